@@ -1,0 +1,22 @@
+# Compiler settings shared by every target: warnings as errors, sanitizers, ccache and mold when present.
+find_program(CCACHE ccache)
+if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  # GCC's precompiled headers need these two relaxations to be cacheable.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
+      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} ${CCACHE})
+endif()
+
+add_library(farskip_options INTERFACE)
+target_compile_options(farskip_options INTERFACE -Wall -Wextra -Werror -Wno-unused-parameter $<$<BOOL:${CCACHE}>:-fpch-preprocess>)
+target_compile_definitions(farskip_options INTERFACE FMT_HEADER_ONLY FARSKIP_VERSION="${PROJECT_VERSION}")
+target_include_directories(farskip_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
+
+find_program(MOLD mold)
+if(MOLD)
+  target_link_options(farskip_options INTERFACE -fuse-ld=mold)
+endif()
+
+if(FARSKIP_SANITIZE)
+  target_compile_options(farskip_options INTERFACE -fsanitize=${FARSKIP_SANITIZE} -fno-omit-frame-pointer -g)
+  target_link_options(farskip_options INTERFACE -fsanitize=${FARSKIP_SANITIZE})
+endif()
