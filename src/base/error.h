@@ -1,5 +1,6 @@
 #pragma once
-// Errors meant for people: they name the thing, give both numbers and the cure. A broken invariant is a bug and stops at once.
+// Errors meant for people: they name the thing, give both numbers and the cure. A broken invariant is a bug and stops
+// at once.
 
 #include <fmt/format.h>
 
@@ -27,7 +28,7 @@ template <typename... Args>
 }  // namespace farskip
 
 /// An invariant of the program itself (never of its input).
-#define FARSKIP_CHECK(condition, ...)                                                                 \
-  do {                                                                                                \
+#define FARSKIP_CHECK(condition, ...)                                                                        \
+  do {                                                                                                       \
     if (!(condition)) ::farskip::broken_invariant(#condition, __FILE__, __LINE__, std::string{__VA_ARGS__}); \
   } while (false)

@@ -1,7 +1,7 @@
 #pragma once
-// What a model is, apart from its weights and its connectivity: shapes and options, read from a Hugging Face config.json.
-// The fields are those of the layer as we compute it; every family's spelling is mapped onto them in one place
-// (config/families.cc), so that nothing above ever asks for a model's name.
+// What a model is, apart from its weights and its connectivity: shapes and options, read from a Hugging Face
+// config.json. The fields are those of the layer as we compute it; every family's spelling is mapped onto them in one
+// place (config/families.cc), so that nothing above ever asks for a model's name.
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -36,22 +36,24 @@ enum class AttentionKind { mla, gqa };
 struct AttentionConfig {
   AttentionKind kind = AttentionKind::gqa;
   int64_t num_heads = 0;
-  int64_t num_kv_heads = 0;       ///< gqa; equals num_heads for mla
-  int64_t q_lora_rank = 0;        ///< mla; 0: queries are projected directly
-  int64_t kv_lora_rank = 0;       ///< mla
-  int64_t qk_nope_head_dim = 0;   ///< mla; 0 for gqa
-  int64_t qk_rope_head_dim = 0;   ///< mla; head_dim for gqa
+  int64_t num_kv_heads = 0;      ///< gqa; equals num_heads for mla
+  int64_t q_lora_rank = 0;       ///< mla; 0: queries are projected directly
+  int64_t kv_lora_rank = 0;      ///< mla
+  int64_t qk_nope_head_dim = 0;  ///< mla; 0 for gqa
+  int64_t qk_rope_head_dim = 0;  ///< mla; head_dim for gqa
   int64_t v_head_dim = 0;
-  double latent_norm_eps = 1e-6;  ///< of q_a_layernorm and kv_a_layernorm: 1e-6 whatever rms_norm_eps says
-  bool gated = false;             ///< o_proj(core * sigmoid(gate_proj(normed input)))
-  bool qk_norm = false;           ///< RMSNorm on each head of q and k (Qwen3)
-  bool qk_norm_all_heads = false; ///< RMSNorm over all heads of q and k together (OLMoE)
-  bool bias = false;              ///< q/k/v (or the latent down-projections) and o_proj carry a bias
+  double latent_norm_eps = 1e-6;   ///< of q_a_layernorm and kv_a_layernorm: 1e-6 whatever rms_norm_eps says
+  bool gated = false;              ///< o_proj(core * sigmoid(gate_proj(normed input)))
+  bool qk_norm = false;            ///< RMSNorm on each head of q and k (Qwen3)
+  bool qk_norm_all_heads = false;  ///< RMSNorm over all heads of q and k together (OLMoE)
+  bool bias = false;               ///< q/k/v (or the latent down-projections) and o_proj carry a bias
   RotaryConfig rotary;
 
   int64_t qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
   /// 1/sqrt(qk_head_dim), times the square of YaRN's mscale_all_dim factor.
   double softmax_scale() const;
+  /// Elements of all projection matrices (gate included; norms and biases not) of a layer whose width is `hidden`.
+  int64_t num_projection_weights(int64_t hidden) const;
 };
 
 enum class Scoring { softmax, sigmoid };
@@ -63,39 +65,40 @@ struct RouterConfig {
   int64_t num_groups = 1;
   int64_t topk_groups = 1;
   GroupScore group_score = GroupScore::none;
-  bool normalize = false;        ///< chosen weights are divided by their sum (+1e-20)
-  double scaling = 1.0;          ///< weights are multiplied by this at the end
-  bool weigh_input = false;      ///< the weight multiplies the expert's input instead of its output (Llama-4)
+  bool normalize = false;    ///< chosen weights are divided by their sum (+1e-20)
+  double scaling = 1.0;      ///< weights are multiplied by this at the end
+  bool weigh_input = false;  ///< the weight multiplies the expert's input instead of its output (Llama-4)
 };
 
 enum class LayerKind { dense, moe };
 
 struct ModelConfig {
-  std::string architecture;          ///< architectures[0]
+  std::string architecture;  ///< architectures[0]
   std::string model_type;
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
-  int64_t intermediate_size = 0;     ///< feed-forward width of a dense layer
-  int64_t moe_intermediate_size = 0; ///< width of one routed expert
-  int64_t shared_intermediate_size = 0; ///< width of all shared experts together; 0: the model has none
+  int64_t intermediate_size = 0;         ///< feed-forward width of a dense layer
+  int64_t moe_intermediate_size = 0;     ///< width of one routed expert
+  int64_t shared_intermediate_size = 0;  ///< width of all shared experts together; 0: the model has none
   int64_t num_experts = 0;
   int64_t top_k = 0;
   int64_t max_position_embeddings = 0;
   int64_t num_nextn_predict_layers = 0;
   double rms_norm_eps = 1e-6;
   double initializer_range = 0.02;
-  double aux_loss_alpha = 0.0;       ///< of the sequence auxiliary loss
+  double aux_loss_alpha = 0.0;  ///< of the sequence auxiliary loss
   bool tie_word_embeddings = false;
   AttentionConfig attention;
   RouterConfig router;
-  std::vector<LayerKind> layers;     ///< one entry per layer
-  nlohmann::json raw;                ///< the whole config.json, for export and for the connectivity's keys
+  std::vector<LayerKind> layers;  ///< one entry per layer
+  nlohmann::json raw;             ///< the whole config.json, for export and for the connectivity's keys
 
   int64_t num_layers() const { return static_cast<int64_t>(layers.size()); }
   bool has_shared() const { return shared_intermediate_size > 0; }
   bool is_moe(int64_t layer) const { return layers.at(layer) == LayerKind::moe; }
 
-  /// Parameters of the whole model, and those that one token uses (routed experts counted top_k times).
+  /// Parameters of the whole model, without multi-token-prediction layers and the router's correction bias (a buffer);
+  /// and those that one token uses (routed experts counted top_k times, embeddings and head in full).
   int64_t num_parameters() const;
   int64_t num_active_parameters() const;
 };
@@ -107,8 +110,8 @@ ModelConfig parse_model_config(const nlohmann::json& config, const std::string& 
 /// `model`: a folder with a config.json, a config.json file, or the name of a preset (presets/NAME/config.json).
 ModelConfig load_model_config(const std::string& model);
 
-/// Path of the preset folder `name`, and the names of all presets. Presets are looked for in $FARSKIP_PRESETS, beside the
-/// program and in the source tree.
+/// Path of the preset folder `name`, and the names of all presets. Presets are looked for in $FARSKIP_PRESETS, beside
+/// the program and in the source tree.
 std::string preset_path(const std::string& name);
 std::vector<std::string> preset_names();
 

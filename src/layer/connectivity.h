@@ -33,7 +33,9 @@ class Connectivity {
 
   static Connectivity standard(int64_t num_layers) { return uniform(num_layers, standard_skip); }
   static Connectivity farskip(int64_t num_layers) { return uniform(num_layers, farskip_skip); }
-  static Connectivity uniform(int64_t num_layers, Skip skip) { return Connectivity(std::vector<Skip>(num_layers, skip)); }
+  static Connectivity uniform(int64_t num_layers, Skip skip) {
+    return Connectivity(std::vector<Skip>(num_layers, skip));
+  }
 
   /// Parses the one spelling used everywhere:
   ///   standard | farskip | attn-only | mlp-only | last=N | last=P% | layers=A-B | skip=a,f,g
@@ -45,7 +47,8 @@ class Connectivity {
   /// (farskip_skip: [a, f, g]) from a config.json; absent keys mean a standard model. Both *_only keys together are a
   /// contradiction and refused.
   static Connectivity from_config(const nlohmann::json& config, int64_t num_layers);
-  /// Writes the same keys; from_config(to_config()) is the identity. Throws Error for a per-layer mix that no key holds.
+  /// Writes the same keys; from_config(to_config()) is the identity. Throws Error for a per-layer mix that no key
+  /// holds.
   void to_config(nlohmann::json& config) const;
 
   /// The spelling, such that parse(to_string()) is the identity.

@@ -44,8 +44,8 @@ struct Layout {
   /// Number of ranks among which the experts are divided.
   int expert_ranks(Phase phase) const { return exchange(phase) == Exchange::all_reduce ? tp : ep; }
 
-  /// Throws Error where the model's experts, heads or layers cannot be divided so, with both numbers, and for forms that
-  /// are not built yet (pp > 1; tp > 1 in training).
+  /// Throws Error where the model's experts, heads or layers cannot be divided so, with both numbers, and for forms
+  /// that are not built yet (pp > 1; tp > 1 in training).
   void check(const ModelConfig& model, Phase phase) const;
 
   bool operator==(const Layout&) const = default;

@@ -1,7 +1,7 @@
 #pragma once
 // The weights one rank holds, as the math sees them. Names and shapes of the tensors in a checkpoint are declared in
-// model/parameters; here they only have a place. Legend: D hidden size, H heads, F feed-forward width, E experts held by
-// this rank, V vocabulary.
+// model/parameters; here they only have a place. Legend: D hidden size, H heads, F feed-forward width, E experts held
+// by this rank, V vocabulary.
 
 #include <ATen/core/Tensor.h>
 
@@ -39,15 +39,15 @@ struct FeedForwardWeights {
 };
 
 struct MoeWeights {
-  Param router;               ///< [num_experts, D], kept in fp32
-  at::Tensor correction_bias; ///< [num_experts] fp32; not a parameter; undefined where the family has none
-  Param gate_up;              ///< [E, 2F, D]
-  Param down;                 ///< [E, D, F]
-  FeedForwardWeights shared;  ///< undefined where the model has none
+  Param router;                ///< [num_experts, D], kept in fp32
+  at::Tensor correction_bias;  ///< [num_experts] fp32; not a parameter; undefined where the family has none
+  Param gate_up;               ///< [E, 2F, D]
+  Param down;                  ///< [E, D, F]
+  FeedForwardWeights shared;   ///< undefined where the model has none
 };
 
 struct LayerWeights {
-  Param input_layernorm;           ///< [D]
+  Param input_layernorm;  ///< [D]
   AttentionWeights attention;
   Param post_attention_layernorm;  ///< [D]
   FeedForwardWeights dense;        ///< dense layers
@@ -57,12 +57,12 @@ struct LayerWeights {
 struct ModelWeights {
   Param embed_tokens;  ///< [V, D]
   std::vector<LayerWeights> layers;
-  Param norm;          ///< [D]
-  Param lm_head;       ///< [V, D]; the same Param as embed_tokens where the embeddings are tied
+  Param norm;     ///< [D]
+  Param lm_head;  ///< [V, D]; the same Param as embed_tokens where the embeddings are tied
 };
 
-/// Weight gradients that a backward segment has left for later. A stage's backward pushes what its parameters' gradients
-/// need; the stage's weight-gradient node computes them. Not thread-safe: one queue belongs to one segment.
+/// Weight gradients that a backward segment has left for later. A stage's backward pushes what its parameters'
+/// gradients need; the stage's weight-gradient node computes them. Not thread-safe: one queue belongs to one segment.
 class WeightGradQueue {
  public:
   /// `compute` returns the gradient, in the shape of the parameter.

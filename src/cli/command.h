@@ -1,0 +1,31 @@
+#pragma once
+// The subcommands of the program. Each is one file, cli/NAME.cc, or cli/torch_NAME.cc where it needs libtorch (those
+// are left out of a build of the core alone), and defines one function that adds it to the program:
+//
+//   void add_show(CLI::App& app) {
+//     auto options = std::make_shared<ShowOptions>();
+//     CLI::App* command = app.add_subcommand("show", "Print and draw a model's stages and their order");
+//     command->add_option("model", options->model, "...")->required();
+//     command->callback([options] { show(*options); });
+//   }
+//
+// A new subcommand needs a line here and a line in main.cc. How a callback ends the program:
+//   returns                      exit status 0
+//   throws farskip::Error        "farskip: error: TEXT", exit status 1
+//   throws CLI::RuntimeError(N)  exit status N without a message: the command has said what there is to say
+//   throws CLI::ValidationError  a usage error: message and help of the subcommand, exit status 2
+
+#include <CLI/CLI.hpp>
+
+#include <string>
+
+namespace farskip::cli {
+
+void add_version(CLI::App& app);
+
+/// What --version prints: the program's version, libtorch's, and the devices it can use; several lines.
+std::string version_text();
+/// The lines about libtorch and devices; only in builds with it.
+std::string torch_version_text();
+
+}  // namespace farskip::cli

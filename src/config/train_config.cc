@@ -1,0 +1,219 @@
+#include "config/train_config.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/error.h"
+
+namespace farskip {
+namespace {
+
+void add_model_and_data(Settings& table, TrainConfig& c) {
+  table.section("Model");
+  table.add("model", c.model, "", "A preset's name, or a folder with a config.json (and weights, see load).");
+  table.add(
+      "connectivity", c.connectivity, "",
+      "What each layer's inputs miss: standard | farskip | attn-only | mlp-only | last=N | last=P% | layers=A-B | "
+      "skip=a,f,g. It becomes part of the saved model. Empty: as the model's config.json says.");
+  table.add_optional(
+      "init_method_std", c.init_method_std, "model",
+      "Standard deviation of the initial weights; output layers are scaled down by sqrt(2 L). model: the "
+      "config.json's initializer_range.",
+      Range::positive());
+  table.add_choice("dtype", c.dtype, TrainDtype::fp32, {{TrainDtype::fp32, "fp32"}, {TrainDtype::bf16, "bf16"}},
+                   "Type of weights and activations in forward and backward; master weights and optimiser are fp32.");
+  table.section("Data");
+  table.add("data_path", c.data_path, "",
+            "Prefix of the indexed data: PREFIX.bin and PREFIX.idx, as `farskip prepare` writes them.");
+  table.add("tokenizer_type", c.tokenizer_type, "byte",
+            "How text became tokens: byte (ids 0 to 255, 256 ends a document).");
+  table.add("split", c.split, "969,30,1", "Shares of training, validation and test sequences.");
+  table.add("seq_length", c.seq_length, 256, "Tokens per sequence.", Range::at_least(1));
+}
+
+void add_optimisation(Settings& table, TrainConfig& c) {
+  table.section("Batches");
+  table.add("micro_batch_size", c.micro_batch_size, 1, "Sequences per rank and microbatch.", Range::at_least(1));
+  table.add("global_batch_size", c.global_batch_size, 8,
+            "Sequences per step over all ranks; a multiple of micro_batch_size * number of ranks.", Range::at_least(1));
+  table.add("train_iters", c.train_iters, 1000, "Steps.", Range::at_least(0));
+  table.add("seed", c.seed, 1234, "Seed of initial weights and of the order of sequences.", Range::at_least(0));
+  table.section("Optimiser");
+  table.add("lr", c.lr, 1e-3, "Largest learning rate.", Range::at_least(0));
+  table.add("min_lr", c.min_lr, 0.0, "Learning rate at the end of the decay; at most lr.", Range::at_least(0));
+  table.add("lr_warmup_iters", c.lr_warmup_iters, 0, "Steps over which the learning rate rises linearly from 0 to lr.",
+            Range::at_least(0));
+  table.add_optional("lr_decay_iters", c.lr_decay_iters, "train_iters",
+                     "Step at which the decay, warm-up included, has reached min_lr.", Range::at_least(1));
+  table.add_choice(
+      "lr_decay_style", c.lr_decay_style, LrDecayStyle::cosine,
+      {{LrDecayStyle::cosine, "cosine"}, {LrDecayStyle::linear, "linear"}, {LrDecayStyle::constant, "constant"}},
+      "How the learning rate falls from lr to min_lr.");
+  table.add("weight_decay", c.weight_decay, 0.1, "Decoupled weight decay of matrices; norms and biases have none.",
+            Range::at_least(0));
+  table.add("adam_beta1", c.adam_beta1, 0.9, "AdamW: decay of the mean of gradients.", Range::between(0, 1));
+  table.add("adam_beta2", c.adam_beta2, 0.95, "AdamW: decay of the mean of squared gradients.", Range::between(0, 1));
+  table.add("adam_eps", c.adam_eps, 1e-8, "AdamW: added to the root of the mean square.", Range::positive());
+  table.add("clip_grad", c.clip_grad, 1.0, "Largest global norm of the gradient; 0: no clipping.", Range::at_least(0));
+  table.section("Router");
+  table.add("moe_router_bias_update_rate", c.moe_router_bias_update_rate, 1e-3,
+            "Step of the aux-loss-free balancing bias, for models that have one; 0 keeps it fixed.",
+            Range::at_least(0));
+  table.add_optional("moe_aux_loss_coeff", c.moe_aux_loss_coeff, "model",
+                     "Factor of the sequence auxiliary loss. model: the config.json's aux_loss_alpha.",
+                     Range::at_least(0));
+}
+
+void add_run(Settings& table, TrainConfig& c) {
+  table.section("Ranks");
+  table.add("layout", c.layout, "",
+            "Shorthand for the parallel sizes, such as ep=2,dp=1; may not contradict them. Empty: from the sizes and "
+            "the number of ranks.");
+  table.add("expert_model_parallel_size", c.expert_model_parallel_size, 1,
+            "Ranks among which the experts are divided (ep).", Range::at_least(1));
+  table.add(
+      "schedule", c.schedule, "search",
+      "Order of the stages: reference | paper | search | a file with a schedule. It changes no bit of the result.");
+  table.add_choice("transport", c.transport, TransportKind::automatic,
+                   {{TransportKind::automatic, "auto"},
+                    {TransportKind::loopback, "loopback"},
+                    {TransportKind::gloo, "gloo"},
+                    {TransportKind::nccl, "nccl"}},
+                   "How bytes cross ranks. auto: nccl on GPUs, gloo between processes, loopback between threads.");
+  table.add("link", c.link, "none",
+            "Emulated link, such as rate=2gbit,latency=50us or share=0.25; none: the transport as it is.");
+  table.add("timeout", c.timeout, 600.0, "Seconds after which a collective that does not complete ends the run.",
+            Range::positive());
+  table.section("Checkpoints and reports");
+  table.add("save", c.save, "", "Folder for checkpoints in Hugging Face layout; empty: none are written.");
+  table.add("load", c.load, "", "Folder of a checkpoint to go on from; empty: initial weights are drawn.");
+  table.add("save_interval", c.save_interval, 0, "Steps between checkpoints; 0: only at the end.", Range::at_least(0));
+  table.add("eval_interval", c.eval_interval, 100,
+            "Steps between evaluations of the validation loss; 0: only at the end.", Range::at_least(0));
+  table.add("eval_iters", c.eval_iters, 10, "Global batches per evaluation; 0: no evaluation.", Range::at_least(0));
+  table.add("log_interval", c.log_interval, 10, "Steps between log lines.", Range::at_least(1));
+  table.add("log_file", c.log_file, "", "JSON lines, one per logged step and evaluation; empty: none.");
+  table.add("report", c.report, "", "Report of the run as one HTML page; empty: none.");
+}
+
+/// Sizes of "ep=2,dp=1", 0 where a size is not named.
+struct LayoutSizes {
+  int64_t ep = 0, dp = 0, tp = 0, pp = 0;
+};
+
+LayoutSizes parse_layout(const Settings& table, const std::string& layout) {
+  LayoutSizes sizes;
+  size_t begin = 0;
+  while (begin < layout.size()) {
+    const size_t comma = std::min(layout.find(',', begin), layout.size());
+    const std::string part = layout.substr(begin, comma - begin);
+    begin = comma + 1;
+    const std::string key = part.substr(0, part.find('='));
+    int64_t* size = key == "ep"   ? &sizes.ep
+                    : key == "dp" ? &sizes.dp
+                    : key == "tp" ? &sizes.tp
+                    : key == "pp" ? &sizes.pp
+                                  : nullptr;
+    const char* digits = part.data() + std::min(key.size() + 1, part.size());
+    const char* end = part.data() + part.size();
+    if (!size) fail("{}: \"{}\" is not a size; ep, dp, tp and pp are", table.describe("layout"), part);
+    if (*size) fail("{}: {} is given twice", table.describe("layout"), key);
+    if (std::from_chars(digits, end, *size).ptr != end || digits == end || *size < 1) {
+      fail("{}: \"{}\": a positive integer was expected after {}=", table.describe("layout"), part, key);
+    }
+  }
+  return sizes;
+}
+
+/// Layout and Megatron's sizes are two spellings of the same thing; after this they agree.
+void apply_layout(const Settings& table, TrainConfig& c) {
+  const LayoutSizes sizes = parse_layout(table, c.layout);
+  if (sizes.tp > 1 || sizes.pp > 1)
+    fail("{}: training with tp or pp above 1 is not supported; leave them out", table.describe("layout"));
+  if (sizes.ep) {
+    if (table.given("expert_model_parallel_size") && c.expert_model_parallel_size != sizes.ep) {
+      fail("{} contradicts {}; give one of them, or the same number", table.describe("layout"),
+           table.describe("expert_model_parallel_size"));
+    }
+    c.expert_model_parallel_size = sizes.ep;
+  }
+  c.data_parallel = sizes.dp;
+}
+
+void check(const Settings& table, const TrainConfig& c) {
+  if (c.model.empty()) fail("model is not given; add model=NAME, a preset's name or a folder with a config.json");
+  if (c.min_lr > c.lr) fail("{} is above {}; lower min_lr", table.describe("min_lr"), table.describe("lr"));
+  if (c.adam_beta1 >= 1 || c.adam_beta2 >= 1)
+    fail("{}, {}: both must be below 1", table.describe("adam_beta1"), table.describe("adam_beta2"));
+  if (c.global_batch_size % c.micro_batch_size != 0) {
+    fail("{} is not a multiple of {}", table.describe("global_batch_size"), table.describe("micro_batch_size"));
+  }
+  if (c.lr_decay_iters && c.lr_warmup_iters >= *c.lr_decay_iters) {
+    fail("{}: the decay must end after the warm-up, {}", table.describe("lr_decay_iters"),
+         table.describe("lr_warmup_iters"));
+  }
+  if (c.save_interval > 0 && c.save.empty()) fail("{} without save; add save=FOLDER", table.describe("save_interval"));
+  if (c.tokenizer_type != "byte") fail("{}: the only tokenizer so far is byte", table.describe("tokenizer_type"));
+}
+
+}  // namespace
+
+TrainConfig::TrainConfig() { train_settings(*this); }
+
+Settings train_settings(TrainConfig& config) {
+  Settings table("farskip train");
+  add_model_and_data(table, config);
+  add_optimisation(table, config);
+  add_run(table, config);
+  return table;
+}
+
+TrainConfig load_train_config(const std::string& recipe, const std::vector<std::string>& overrides) {
+  TrainConfig config;
+  Settings table = train_settings(config);
+  if (!recipe.empty()) table.read_file(recipe);
+  for (const std::string& assignment : overrides) table.override_with(assignment);
+  apply_layout(table, config);
+  check(table, config);
+  return config;
+}
+
+void TrainConfig::resolve(int64_t world) {
+  const int64_t ep = expert_model_parallel_size;
+  if (world < 1 || world % ep != 0)
+    fail("{} ranks cannot be divided into groups of expert_model_parallel_size = {}; start a multiple of it", world,
+         ep);
+  if (data_parallel && ep * data_parallel != world) {
+    fail("layout ep={},dp={} is for {} ranks, but {} were started", ep, data_parallel, ep * data_parallel, world);
+  }
+  if (global_batch_size % (micro_batch_size * world) != 0) {
+    fail("global_batch_size = {} is not a multiple of micro_batch_size * ranks = {} * {}", global_batch_size,
+         micro_batch_size, world);
+  }
+  data_parallel = world / ep;
+  layout = fmt::format("ep={},dp={}", ep, data_parallel);
+}
+
+int64_t TrainConfig::num_microbatches() const {
+  FARSKIP_CHECK(data_parallel > 0, "resolve() comes first");
+  return global_batch_size / (micro_batch_size * expert_model_parallel_size * data_parallel);
+}
+
+std::string train_recipe(const TrainConfig& config) {
+  TrainConfig copy;
+  Settings table = train_settings(copy);
+  copy = config;  // the table prints what its variables hold now
+  return table.to_yaml();
+}
+
+std::string train_settings_help() {
+  TrainConfig config;
+  return train_settings(config).help();
+}
+
+std::string train_settings_markdown() {
+  TrainConfig config;
+  return train_settings(config).markdown();
+}
+
+}  // namespace farskip

@@ -1,0 +1,94 @@
+#pragma once
+// A training run, in Megatron's names: what a recipe says. Connectivity and shape belong to the model; everything else
+// here belongs to the run.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/settings.h"
+
+namespace farskip {
+
+enum class LrDecayStyle { cosine, linear, constant };
+enum class TrainDtype { fp32, bf16 };
+enum class TransportKind { automatic, loopback, gloo, nccl };
+
+/// Defaults, ranges and meanings stand in train_settings(), their only place.
+struct TrainConfig {
+  // Model
+  std::string model;
+  std::string connectivity;  ///< spelling of layer/connectivity.h; empty: what the model's config.json says
+  std::optional<double> init_method_std;  ///< absent: the model's initializer_range
+  TrainDtype dtype;
+  // Data
+  std::string data_path;
+  std::string tokenizer_type;
+  std::string split;
+  int64_t seq_length;
+  // Batch
+  int64_t micro_batch_size;
+  int64_t global_batch_size;
+  int64_t train_iters;
+  int64_t seed;
+  // Optimiser
+  double lr;
+  double min_lr;
+  int64_t lr_warmup_iters;
+  std::optional<int64_t> lr_decay_iters;  ///< absent: train_iters
+  LrDecayStyle lr_decay_style;
+  double weight_decay;
+  double adam_beta1;
+  double adam_beta2;
+  double adam_eps;
+  double clip_grad;
+  // Router
+  double moe_router_bias_update_rate;
+  std::optional<double> moe_aux_loss_coeff;  ///< absent: the model's aux_loss_alpha
+  // Ranks
+  std::string layout;
+  int64_t expert_model_parallel_size;
+  std::string schedule;
+  TransportKind transport;
+  std::string link;  ///< emulated link; empty or "none": none
+  double timeout;    ///< seconds
+  // Checkpoints, evaluation, reports
+  std::string save;
+  std::string load;
+  int64_t save_interval;
+  int64_t eval_interval;
+  int64_t eval_iters;
+  int64_t log_interval;
+  std::string log_file;
+  std::string report;
+
+  /// Replicas of each expert (Layout::dp): 0 until `layout` or resolve() says. Megatron's data-parallel size is
+  /// expert_model_parallel_size * data_parallel.
+  int64_t data_parallel = 0;
+
+  TrainConfig();
+
+  /// Fills data_parallel and `layout` for a run of `world` ranks. Throws Error where the ranks do not divide,
+  /// contradict `layout`, or the global batch is not a whole number of microbatches.
+  void resolve(int64_t world);
+  /// Microbatches per rank and step. REQUIRES: resolve().
+  int64_t num_microbatches() const;
+};
+
+/// The table of all settings, bound to `config` (which gets the defaults and must outlive the table).
+Settings train_settings(TrainConfig& config);
+
+/// Reads `recipe` (a YAML file; empty: defaults only), then the overrides ("lr=1e-3"), and checks what single ranges
+/// cannot. Throws Error for unknown names (with the nearest one), wrong types or ranges, and contradictions, with the
+/// place of each setting involved.
+TrainConfig load_train_config(const std::string& recipe, const std::vector<std::string>& overrides);
+
+/// The recipe that loads as `config` (a resolved one too), for the record beside a checkpoint.
+std::string train_recipe(const TrainConfig& config);
+
+/// Text of `farskip train --help-settings`, and the page docs/settings.md.
+std::string train_settings_help();
+std::string train_settings_markdown();
+
+}  // namespace farskip

@@ -1,0 +1,90 @@
+#include "layer/layout.h"
+
+#include <charconv>
+#include <sstream>
+
+#include "base/error.h"
+#include "config/model_config.h"
+
+namespace farskip {
+
+Phase parse_phase(const std::string& text) {
+  for (Phase phase : {Phase::train, Phase::prefill, Phase::decode}) {
+    if (text == to_string(phase)) return phase;
+  }
+  fail("'{}' is not a phase; expected train, prefill or decode", text);
+}
+
+const char* to_string(Phase phase) {
+  constexpr const char* names[] = {"train", "prefill", "decode"};
+  return names[static_cast<size_t>(phase)];
+}
+
+const char* to_string(Group group) {
+  constexpr const char* names[] = {"none", "expert", "expert_data", "world"};
+  return names[static_cast<size_t>(group)];
+}
+
+Layout Layout::parse(const std::string& text) {
+  Layout layout;
+  std::stringstream items(text);
+  for (std::string item; std::getline(items, item, ',');) {
+    const auto equals = item.find('=');
+    const std::string key = item.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : item.substr(equals + 1);
+    if (key == "exchange") {
+      if (value != "a2a" && value != "gather")
+        fail("layout '{}': exchange is '{}'; expected a2a or gather", text, value);
+      layout.all_to_all = value == "a2a";
+      continue;
+    }
+    int* target = key == "ep"   ? &layout.ep
+                  : key == "dp" ? &layout.dp
+                  : key == "tp" ? &layout.tp
+                  : key == "pp" ? &layout.pp
+                                : nullptr;
+    if (target == nullptr)
+      fail("layout '{}': '{}' is unknown; expected ep, dp, tp, pp or exchange, as in ep=8,dp=2", text, item);
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), *target);
+    if (error != std::errc{} || end != value.data() + value.size() || *target < 1) {
+      fail("layout '{}': {} is '{}'; expected a number of ranks, at least 1", text, key, value);
+    }
+  }
+  return layout;
+}
+
+std::string Layout::to_string() const {
+  std::string text = fmt::format("ep={},dp={}", ep, dp);
+  if (tp > 1) text += fmt::format(",tp={}", tp);
+  if (pp > 1) text += fmt::format(",pp={}", pp);
+  if (all_to_all) text += ",exchange=a2a";
+  return text;
+}
+
+Exchange Layout::exchange(Phase phase) const {
+  if (phase == Phase::train || all_to_all) return Exchange::all_to_all;
+  return tp > 1 ? Exchange::all_reduce : Exchange::gather;
+}
+
+void Layout::check(const ModelConfig& model, Phase phase) const {
+  const int ranks = expert_ranks(phase);
+  bool any_moe = false;
+  for (LayerKind kind : model.layers) any_moe |= kind == LayerKind::moe;
+  if (any_moe && model.num_experts % ranks != 0) {
+    fail("layout {}: {} experts cannot be divided over {} ranks; choose a divisor of {}", to_string(),
+         model.num_experts, ranks, model.num_experts);
+  }
+  if (tp > 1 && phase == Phase::train)
+    fail("layout {}: tp={} in training is not built yet; use ep and dp", to_string(), tp);
+  if (tp > 1 && (model.attention.num_heads % tp != 0 || model.attention.num_kv_heads % tp != 0)) {
+    fail("layout {}: {} attention heads ({} for keys and values) cannot be divided over tp={}", to_string(),
+         model.attention.num_heads, model.attention.num_kv_heads, tp);
+  }
+  if (tp > 1 && ep > 1) {
+    fail("layout {}: with tp={} the experts are divided over the same {} ranks, so ep must be 1 (it is {})",
+         to_string(), tp, tp, ep);
+  }
+  if (pp > 1) fail("layout {}: pp={} is not built yet; use pp=1", to_string(), pp);
+}
+
+}  // namespace farskip

@@ -1,0 +1,86 @@
+#include "layer/stage_graph.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace farskip {
+
+std::string StageGraph::name(NodeId id) const {
+  const Node& n = nodes_[id];
+  std::string text;
+  if (n.microbatch >= 0) text += fmt::format("mb{}.", n.microbatch);
+  if (n.layer >= 0 && n.layer < num_layers_) text += fmt::format("l{}.", n.layer);
+  // The reductions of the embedding's and of the head's gradients are told apart by what they belong to.
+  if (n.pass == Pass::step && n.stage == Stage::grad_reduce && n.layer < 0) text += "embed.";
+  if (n.pass == Pass::step && n.stage == Stage::grad_reduce && n.layer == num_layers_) text += "head.";
+  return fmt::format("{}{}.{}", text, to_string(n.pass), to_string(n.stage));
+}
+
+NodeId StageGraph::find(const std::string& wanted) const {
+  for (NodeId id = 0; id < num_nodes(); ++id) {
+    if (name(id) == wanted) return id;
+  }
+  fail("the graph has no node '{}' (it has {} nodes, the first is '{}')", wanted, num_nodes(),
+       num_nodes() > 0 ? name(0) : "");
+}
+
+NodeId StageGraph::find(int microbatch, int layer, Pass pass, Stage stage) const {
+  for (NodeId id = 0; id < num_nodes(); ++id) {
+    const Node& n = nodes_[id];
+    if (n.microbatch == microbatch && n.layer == layer && n.pass == pass && n.stage == stage) return id;
+  }
+  return no_node;
+}
+
+std::vector<NodeId> StageGraph::predecessors(NodeId id) const {
+  const Node& n = nodes_[id];
+  std::vector<NodeId> result;
+  for (ValueId v : n.reads) result.push_back(values_[v].producer);
+  if (n.forward != no_node) result.push_back(n.forward);  // what the forward stage saved
+  std::sort(result.begin(), result.end());
+  result.erase(std::unique(result.begin(), result.end()), result.end());
+  return result;
+}
+
+ValueId StageGraph::add_value(std::string name, bool differentiable) {
+  values_.push_back({std::move(name), no_node, {}, differentiable});
+  return num_values() - 1;
+}
+
+NodeId StageGraph::add_node(Node node) {
+  const NodeId id = num_nodes();
+  for (ValueId v : node.reads) {
+    FARSKIP_CHECK(values_[v].producer != no_node, values_[v].name + " is read before it is written");
+    values_[v].readers.push_back(id);
+  }
+  for (ValueId v : node.writes) {
+    FARSKIP_CHECK(values_[v].producer == no_node, values_[v].name + " is written twice");
+    values_[v].producer = id;
+  }
+  nodes_.push_back(std::move(node));
+  return id;
+}
+
+StageGraph build_graph(const ModelConfig& model, const Connectivity& connectivity, const GraphOptions& options) {
+  options.layout.check(model, options.phase);
+  if (connectivity.num_layers() != model.num_layers()) {
+    fail("the connectivity describes {} layers, the model has {}", connectivity.num_layers(), model.num_layers());
+  }
+  if (options.num_microbatches < 1) fail("{} microbatches; at least 1 is needed", options.num_microbatches);
+  StageGraph graph;
+  graph.options_ = options;
+  if (options.phase != Phase::train) graph.options_.scope = Scope::forward;
+  graph.num_layers_ = static_cast<int>(model.num_layers());
+  std::vector<ValueId> last_accumulated((graph.num_layers_ + 2) * num_stages, no_value);
+  for (int microbatch = 0; microbatch < options.num_microbatches; ++microbatch) {
+    const NodeId begin = add_forward(graph, model, connectivity, microbatch);
+    if (graph.options_.scope != Scope::forward) {
+      add_backward(graph, model, begin, graph.num_nodes(), last_accumulated);
+    }
+  }
+  if (graph.options_.scope == Scope::step) add_step(graph, model, last_accumulated);
+  return graph;
+}
+
+}  // namespace farskip

@@ -1,0 +1,48 @@
+#pragma once
+// Checkpoints as Hugging Face folders: config.json and model.safetensors, or its shards with an index.
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "model/parameter_set.h"
+
+namespace farskip {
+
+struct LoadReport {
+  int64_t num_tensors = 0;           ///< that this rank read
+  std::vector<std::string> ignored;  ///< tensors of the folder that the model has no use for, see load_checkpoint
+};
+
+/// Reads the parameters and buffers this rank holds from a folder (or a single .safetensors file) and updates the
+/// values. Each rank reads only its own experts. Throws Error, with counts and the first names, for tensors that are
+/// missing, that the model does not have, or whose shape or dtype is wrong; nothing has been changed then.
+///
+/// Ignored, but reported: layers past the model's last (multi-token prediction), rotary_emb.inv_freq (computed, not
+/// learned), and lm_head.weight where embeddings are tied, provided that it equals the embedding.
+LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters);
+
+struct SaveOptions {
+  at::ScalarType dtype = at::kFloat;         ///< of the parameters; buffers stay fp32
+  uint64_t max_shard_bytes = 5'000'000'000;  ///< transformers' default
+  /// With several expert ranks: brings a block of another rank to rank 0. Called by all ranks in the same order, each
+  /// with its own block, all of one shape; returns, on rank 0, that of rank `owner`. What it returns elsewhere is not
+  /// looked at.
+  std::function<at::Tensor(const at::Tensor& block, int64_t owner)> gather;
+  /// Called on rank 0 with the unfinished folder, to add files of one's own (tokenizer, optimizer state).
+  std::function<void(const std::string& folder)> extra;
+};
+
+/// Writes a folder that transformers and load_checkpoint can read. `config` is its config.json; the dtype is noted in
+/// it. Called by every expert rank (of one data-parallel replica); rank 0 writes, never holding more than one parameter
+/// of one rank. The folder is written aside (FOLDER.tmp) and renamed when complete, so that under the name there is
+/// always the old folder or the new one. Throws Error, leaving the old folder as it was, where the system cannot write
+/// (a full disk), and where the old folder holds files that the new one would not replace: rank 0 only, after all ranks
+/// have finished.
+void save_checkpoint(const std::string& folder, nlohmann::json config, const ParameterSet& parameters,
+                     const SaveOptions& options = {});
+
+}  // namespace farskip

@@ -1,0 +1,85 @@
+#include "model/stage_math.h"
+
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+#include "nn/attention.h"
+#include "nn/experts.h"
+#include "nn/linear.h"
+#include "nn/loss.h"
+#include "nn/norm.h"
+#include "nn/router.h"
+
+namespace farskip {
+
+StageMath::StageMath(const ModelConfig& config, nn::ModelWeights weights, int64_t max_positions, StageMathOptions options)
+    : config_(config),
+      weights_(std::move(weights)),
+      rotary_(nn::make_rotary(config.attention.rotary, config.attention.qk_rope_head_dim, max_positions,
+                              weights_.embed_tokens.value.device())),
+      options_(options) {}
+
+std::vector<at::Tensor> StageMath::route(const Node& node, const at::Tensor& u_BSD, Microbatch& state,
+                                         nn::WeightGradQueue* queue) const {
+  const auto& moe = weights_.layers[node.layer].moe;
+  const at::Tensor u_TD = u_BSD.reshape({-1, u_BSD.size(-1)});
+  const auto routing = nn::route(u_TD, moe.router, moe.correction_bias, config_.router, config_.top_k, queue);
+  LayerRouting& record = state.routing[node.layer];
+  record.plan = nn::make_route_plan(routing.ids, config_.num_experts, options_.expert_ranks);
+  record.load = record.plan.send_counts.flatten();
+  at::Tensor p = routing.p;
+  if (options_.aux_loss_alpha > 0 && at::GradMode::is_enabled()) {
+    const auto loss = nn::sequence_aux_loss(routing, u_BSD.size(0), options_.aux_loss_alpha);
+    p = nn::attach_loss(p, loss, options_.aux_loss_scale);
+    record.aux_loss = loss.detach();
+  }
+  if (options_.keep_routing_weights) record.weights = nn::dense_weights(routing, config_.num_experts);
+  return {p, routing.ids};
+}
+
+std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<at::Tensor>& in, Microbatch& state,
+                                           nn::WeightGradQueue* queue) const {
+  const bool in_layer = node.layer >= 0 && node.layer < config_.num_layers();
+  static const nn::LayerWeights no_layer;
+  const nn::LayerWeights& layer = in_layer ? weights_.layers[node.layer] : no_layer;
+  switch (node.stage) {
+    case Stage::embed: return {nn::embedding(state.batch.tokens, weights_.embed_tokens, queue)};
+    case Stage::qkv: {
+      const at::Tensor n = nn::rms_norm(in[0], layer.input_layernorm, config_.rms_norm_eps, queue);
+      const auto r = nn::qkv(n, layer.attention, config_.attention, rotary_.positions(0, n.size(1)),
+                             config_.rms_norm_eps, queue);
+      std::vector<at::Tensor> out = {r.q, r.k, r.v};
+      if (r.gate.defined()) out.push_back(r.gate);
+      return out;
+    }
+    case Stage::attn_core: return {nn::attn_core(in[0], in[1], in[2], config_.attention.softmax_scale())};
+    case Stage::attn_out:
+      return {nn::attn_out(in[0], in.size() > 1 ? in[1] : at::Tensor{}, layer.attention, queue)};
+    case Stage::view_ff: return {nn::rms_norm(in[0], layer.post_attention_layernorm, config_.rms_norm_eps, queue)};
+    case Stage::route: return route(node, in[0], state, queue);
+    case Stage::permute:
+      return {nn::permute(in[0].reshape({-1, in[0].size(-1)}), state.routing[node.layer].plan,
+                          in.size() > 2 ? in[2] : at::Tensor{})};
+    case Stage::experts:
+      return {nn::experts(in[0], state.routing[node.layer].plan, layer.moe.gate_up, layer.moe.down, queue)};
+    case Stage::unpermute: {
+      const auto& plan = state.routing[node.layer].plan;
+      const at::Tensor r = nn::unpermute(in[0], config_.router.weigh_input ? at::Tensor{} : in[1], plan);
+      return {r.reshape({state.batch.tokens.size(0), state.batch.tokens.size(1), r.size(-1)})};
+    }
+    case Stage::shared: return {nn::feed_forward(in[0], layer.moe.shared, queue)};
+    case Stage::dense: return {nn::feed_forward(in[0], layer.dense, queue)};
+    case Stage::head: {
+      const at::Tensor n = nn::rms_norm(in[0], weights_.norm, config_.rms_norm_eps, queue);
+      return {nn::linear(n, weights_.lm_head, queue)};
+    }
+    case Stage::loss:
+      return {nn::cross_entropy(in[0].reshape({-1, in[0].size(-1)}), state.batch.targets.reshape({-1}),
+                                state.batch.denominator)};
+    default:
+      fail("stage {} is not executed yet; execution covers the all-to-all layout (training, and inference with "
+           "exchange=a2a)", to_string(node.stage));
+  }
+}
+
+}  // namespace farskip

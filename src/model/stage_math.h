@@ -1,0 +1,71 @@
+#pragma once
+// What each compute stage does: the one place where stages of the graph meet the math. No ranks, no order, no autograd
+// bookkeeping. B sequences, S positions, T = B*S tokens, D hidden size, K experts per token, V vocabulary.
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "config/model_config.h"
+#include "layer/stage_graph.h"
+#include "nn/permute.h"
+#include "nn/rotary.h"
+#include "nn/weights.h"
+
+namespace farskip {
+
+/// One microbatch of one rank.
+struct Batch {
+  at::Tensor tokens;       ///< [B, S] int64
+  at::Tensor targets;      ///< [B, S] int64; nn::ignored_target counts for nothing
+  double denominator = 1;  ///< the loss is the sum over targets divided by this, so that ranks and microbatches add up
+};
+
+/// What a MoE layer's router decided for one microbatch.
+struct LayerRouting {
+  nn::RoutePlan plan;
+  at::Tensor load;      ///< [num_experts] int64: rows per expert, of this rank's tokens
+  at::Tensor aux_loss;  ///< fp32 scalar, unscaled; undefined without an auxiliary loss
+  at::Tensor weights;   ///< [T, num_experts] fp32; only where keep_routing_weights
+};
+
+/// State of one microbatch while it is executed, beside the values of the graph.
+struct Microbatch {
+  Batch batch;
+  std::vector<LayerRouting> routing;  ///< per layer
+};
+
+struct StageMathOptions {
+  int64_t expert_ranks = 1;
+  double aux_loss_alpha = 0;          ///< sequence auxiliary loss; 0: none
+  double aux_loss_scale = 1;          ///< weight of one microbatch of one rank in the step's loss
+  bool keep_routing_weights = false;  ///< for verification
+};
+
+class StageMath {
+ public:
+  StageMath(const ModelConfig& config, nn::ModelWeights weights, int64_t max_positions, StageMathOptions options);
+
+  /// Values that `node` writes, from those it reads, in the order of the graph. Weight gradients go to `queue`; nullptr:
+  /// none are wanted. For view stages only the norm of view_ff is computed here: inputs = {the view}.
+  /// Throws Error for stages that this layout does not execute yet (tensor-parallel and gathered inference).
+  std::vector<at::Tensor> forward(const Node& node, const std::vector<at::Tensor>& inputs, Microbatch& state,
+                                  nn::WeightGradQueue* queue) const;
+
+  const ModelConfig& config() const { return config_; }
+  const nn::ModelWeights& weights() const { return weights_; }
+  const StageMathOptions& options() const { return options_; }
+  /// The dtype of activations.
+  at::ScalarType dtype() const { return weights_.embed_tokens.value.scalar_type(); }
+
+ private:
+  std::vector<at::Tensor> route(const Node& node, const at::Tensor& u_BSD, Microbatch& state,
+                                nn::WeightGradQueue* queue) const;
+
+  ModelConfig config_;
+  nn::ModelWeights weights_;
+  nn::RotaryTable rotary_;
+  StageMathOptions options_;
+};
+
+}  // namespace farskip

@@ -1,0 +1,81 @@
+#include "nn/attention.h"
+
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+#include "nn/linear.h"
+#include "nn/norm.h"
+
+namespace farskip::nn {
+namespace {
+
+/// [B, S, H*d] -> [B, S, H, d].
+at::Tensor split_heads(const at::Tensor& x, int64_t num_heads) {
+  return x.unflatten(-1, {num_heads, x.size(-1) / num_heads});
+}
+
+void latent_qkv(Qkv& out, const at::Tensor& x, const AttentionWeights& weights, const AttentionConfig& config,
+                const RotaryTable& rotary, WeightGradQueue* queue) {
+  at::Tensor q;
+  if (config.q_lora_rank > 0) {
+    const at::Tensor latent = linear(x, weights.q_a_proj, weights.q_a_bias, queue);
+    q = linear(rms_norm(latent, weights.q_a_layernorm, config.latent_norm_eps, queue), weights.q_b_proj, queue);
+  } else {
+    q = linear(x, weights.q_proj, weights.q_bias, queue);
+  }
+  const auto q_parts =
+      split_heads(q, config.num_heads).split_with_sizes({config.qk_nope_head_dim, config.qk_rope_head_dim}, -1);
+  out.q = rotate_heads(q_parts[0], q_parts[1], rotary);
+
+  const at::Tensor latent_rope = linear(x, weights.kv_a_proj_with_mqa, weights.kv_a_bias, queue);
+  const auto latent_parts = latent_rope.split_with_sizes({config.kv_lora_rank, config.qk_rope_head_dim}, -1);
+  const at::Tensor latent = rms_norm(latent_parts[0], weights.kv_a_layernorm, config.latent_norm_eps, queue);
+  const auto kv_parts = split_heads(linear(latent, weights.kv_b_proj, queue), config.num_heads)
+                            .split_with_sizes({config.qk_nope_head_dim, config.v_head_dim}, -1);
+  out.k = rotate_heads(kv_parts[0], latent_parts[1].unsqueeze(2), rotary);
+  out.v = kv_parts[1].transpose(1, 2).contiguous();  // a view would keep the keys' half alive
+}
+
+void grouped_query_qkv(Qkv& out, const at::Tensor& x, const AttentionWeights& weights, const AttentionConfig& config,
+                       const RotaryTable& rotary, double norm_eps, WeightGradQueue* queue) {
+  auto heads = [&](const Param& proj, const Param& bias, const Param& norm, int64_t num_heads) {
+    at::Tensor projected = linear(x, proj, bias, queue);
+    if (config.qk_norm_all_heads) projected = rms_norm(projected, norm, norm_eps, queue);
+    projected = split_heads(projected, num_heads);
+    if (config.qk_norm) projected = rms_norm(projected, norm, norm_eps, queue);
+    return rotate_heads(at::Tensor(), projected, rotary);
+  };
+  out.q = heads(weights.q_proj, weights.q_bias, weights.q_norm, config.num_heads);
+  out.k = heads(weights.k_proj, weights.k_bias, weights.k_norm, config.num_kv_heads);
+  out.v = split_heads(linear(x, weights.v_proj, weights.v_bias, queue), config.num_kv_heads).transpose(1, 2);
+}
+
+}  // namespace
+
+Qkv qkv(const at::Tensor& x, const AttentionWeights& weights, const AttentionConfig& config, const RotaryTable& rotary,
+        double norm_eps, WeightGradQueue* queue) {
+  Qkv out;
+  if (config.kind == AttentionKind::mla) {
+    latent_qkv(out, x, weights, config, rotary, queue);
+  } else {
+    grouped_query_qkv(out, x, weights, config, rotary, norm_eps, queue);
+  }
+  if (config.gated) out.gate = at::sigmoid(linear(x, weights.gate_proj, queue));
+  return out;
+}
+
+at::Tensor attn_core(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale, bool causal) {
+  const int64_t qk_dim = q.size(-1), v_dim = v.size(-1);
+  FARSKIP_CHECK(v_dim <= qk_dim, "value heads wider than query heads");
+  const at::Tensor padded = v_dim == qk_dim ? v : at::constant_pad_nd(v, {0, qk_dim - v_dim});
+  const bool grouped = q.size(1) != k.size(1);
+  const at::Tensor o_BHSd = at::scaled_dot_product_attention(q, k, padded, {}, 0.0, causal, scale, grouped);
+  return o_BHSd.narrow(-1, 0, v_dim).transpose(1, 2).flatten(2);
+}
+
+at::Tensor attn_out(const at::Tensor& o, const at::Tensor& gate, const AttentionWeights& weights,
+                    WeightGradQueue* queue) {
+  return linear(gate.defined() ? o * gate : o, weights.o_proj, weights.o_bias, queue);
+}
+
+}  // namespace farskip::nn

@@ -1,0 +1,33 @@
+#pragma once
+// Attention in the three stages between which communication is awaited. B sequences, S positions, D hidden size, H
+// query heads, G key/value heads (G = H for multi-head latent attention), qk and v head sizes.
+
+#include "config/model_config.h"
+#include "nn/rotary.h"
+#include "nn/weights.h"
+
+namespace farskip::nn {
+
+struct Qkv {
+  at::Tensor q;     ///< [B, H, S, qk], rotated
+  at::Tensor k;     ///< [B, G, S, qk], rotated
+  at::Tensor v;     ///< [B, G, S, v]
+  at::Tensor gate;  ///< [B, S, H*v], after the sigmoid; undefined where attention is not gated
+};
+
+/// Projects the normed input x [B, S, D]: multi-head latent attention (arXiv 2405.04434, with or without a query LoRA)
+/// or grouped-query attention with optional norms of q and k. `norm_eps`: of q_norm and k_norm (the model's
+/// rms_norm_eps; latent norms have their own in the config). The table holds the S positions of x.
+Qkv qkv(const at::Tensor& x, const AttentionWeights& weights, const AttentionConfig& config, const RotaryTable& rotary,
+        double norm_eps, WeightGradQueue* queue);
+
+/// softmax(scale * q k^T) v, [B, H, S, qk] x [B, G, S, qk] x [B, G, S, v] -> [B, S, H*v]. `causal`: position i sees
+/// positions up to i (query and key positions start together). v may be narrower than qk: it is padded with zeros,
+/// which changes no bit of the kept channels and lets the fused kernel run, 2-3 times faster than the composite one.
+at::Tensor attn_core(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale, bool causal = true);
+
+/// o_proj(o * gate): o [B, S, H*v], gate likewise or undefined; returns [B, S, D].
+at::Tensor attn_out(const at::Tensor& o, const at::Tensor& gate, const AttentionWeights& weights,
+                    WeightGradQueue* queue);
+
+}  // namespace farskip::nn

@@ -1,0 +1,107 @@
+#include "nn/linear.h"
+
+#include <ATen/ATen.h>
+
+#include "nn/deferred.h"
+
+namespace farskip::nn {
+namespace {
+
+struct Linear : torch::autograd::Function<Linear> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, WeightGradQueue* queue, int weight_id, int bias_id) {
+    ctx->save_for_backward({x, weight});
+    save_target(ctx, "weight", queue, weight_id);
+    save_target(ctx, "bias", queue, bias_id);
+    ctx->saved_data["has_bias"] = bias.has_value();
+    return at::linear(x, weight, bias);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor x_TI = saved[0].detach().reshape({-1, saved[0].size(-1)});
+    const at::Tensor& weight_OI = saved[1];
+    const at::Tensor dy_TO = grads[0].reshape({-1, weight_OI.size(0)});
+    at::Tensor dx;
+    if (ctx->needs_input_grad(0)) dx = dy_TO.mm(weight_OI).view(saved[0].sizes());
+    at::Tensor dweight = weight_grad(ctx, "weight", 1, [x_TI, dy_TO] { return dy_TO.t().mm(x_TI); });
+    at::Tensor dbias;
+    if (ctx->saved_data["has_bias"].toBool()) dbias = weight_grad(ctx, "bias", 2, [dy_TO] { return dy_TO.sum(0); });
+    return {dx, dweight, dbias, {}, {}, {}};
+  }
+};
+
+struct Embedding : torch::autograd::Function<Embedding> {
+  /// `anchor` is an empty tensor that requires grad where a queue wants the gradient of the table.
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& anchor, const at::Tensor& table,
+                            const at::Tensor& ids, WeightGradQueue* queue, int id) {
+    ctx->save_for_backward({ids});
+    save_target(ctx, "table", queue, id);
+    ctx->saved_data["rows"] = table.size(0);
+    return at::embedding(table, ids);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const at::Tensor ids = ctx->get_saved_variables()[0];
+    const at::Tensor dy = grads[0];
+    const int64_t num_rows = ctx->saved_data["rows"].toInt();
+    auto compute = [ids, dy, num_rows] {
+      return at::embedding_dense_backward(dy.to(wide_type(dy)), ids, num_rows, -1, false).to(dy.scalar_type());
+    };
+    return {at::Tensor(), weight_grad(ctx, "table", 1, compute), at::Tensor(), {}, {}};
+  }
+};
+
+struct SwiGlu : torch::autograd::Function<SwiGlu> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up) {
+    ctx->save_for_backward({gate_up});
+    const int64_t width = gate_up.size(-1) / 2;
+    return at::silu(gate_up.narrow(-1, 0, width)).mul_(gate_up.narrow(-1, width, width));
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const at::Tensor gate_up = ctx->get_saved_variables()[0];
+    const int64_t width = gate_up.size(-1) / 2;
+    const at::Tensor gate = gate_up.narrow(-1, 0, width);
+    const at::Tensor up = gate_up.narrow(-1, width, width);
+    at::Tensor dgate_up = at::empty(gate_up.sizes(), gate_up.options());
+    at::Tensor dgate = dgate_up.narrow(-1, 0, width);
+    at::Tensor dup = dgate_up.narrow(-1, width, width);
+    at::mul_out(dup, grads[0], up);
+    at::silu_backward_out(dgate, dup, gate);
+    at::mul_out(dup, grads[0], at::silu(gate));
+    return {dgate_up};
+  }
+};
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, WeightGradQueue* queue) {
+  const auto optional_bias = bias.defined() ? std::optional(bias.value) : std::nullopt;
+  if (weight.value.requires_grad()) return at::linear(x, weight.value, optional_bias);
+  check_reaches_backward(x, queue);
+  return Linear::apply(x, weight.value, optional_bias, queue, weight.id, bias.id);
+}
+
+at::Tensor embedding(const at::Tensor& ids, const Param& table, WeightGradQueue* queue) {
+  if (ids.numel() > 0 && ids.device().is_cpu()) {
+    const auto [low, high] = at::aminmax(ids);
+    if (low.item<int64_t>() < 0 || high.item<int64_t>() >= table.value.size(0)) {
+      fail(
+          "token ids run from {} to {}, but the vocabulary has {} rows (0 to {}): was the text tokenized for another "
+          "model?",
+          low.item<int64_t>(), high.item<int64_t>(), table.value.size(0), table.value.size(0) - 1);
+    }
+  }
+  const bool anchored = queue != nullptr && !table.value.requires_grad();
+  const at::Tensor anchor = at::empty({0}, table.value.options()).set_requires_grad(anchored);
+  return Embedding::apply(anchor, table.value, ids, queue, table.id);
+}
+
+at::Tensor swiglu(const at::Tensor& gate_up) { return SwiGlu::apply(gate_up); }
+
+at::Tensor feed_forward(const at::Tensor& x, const FeedForwardWeights& weights, WeightGradQueue* queue) {
+  return linear(swiglu(linear(x, weights.gate_up, queue)), weights.down, queue);
+}
+
+}  // namespace farskip::nn

@@ -1,0 +1,12 @@
+#pragma once
+
+#include "nn/weights.h"
+
+namespace farskip::nn {
+
+/// RMSNorm over the last dimension (arXiv 1910.07467): x / sqrt(mean(x^2) + eps), rounded to the dtype of x, times
+/// weight; sums in fp32, as Hugging Face's modules do. x [..., D], weight [D]; returns [..., D]. Keeps x and one number
+/// per row.
+at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, WeightGradQueue* queue);
+
+}  // namespace farskip::nn

@@ -1,0 +1,119 @@
+#include "nn/rotary.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "nn/deferred.h"
+
+namespace farskip::nn {
+namespace {
+
+/// The (fractional) pair that turns `rotations` times within the original context: r = L / (2 pi theta^(2i/dim)).
+double correction_dim(double rotations, int64_t dim, double theta, int64_t original_length) {
+  return dim * std::log(original_length / (rotations * 2 * std::numbers::pi)) / (2 * std::log(theta));
+}
+
+/// The two channels of every pair along the last dimension: two views [..., dim/2].
+std::pair<at::Tensor, at::Tensor> pairs(const at::Tensor& x, bool interleaved) {
+  const int64_t dim = x.size(-1);
+  if (interleaved) return {x.slice(-1, 0, dim, 2), x.slice(-1, 1, dim, 2)};
+  return {x.narrow(-1, 0, dim / 2), x.narrow(-1, dim / 2, dim / 2)};
+}
+
+/// Writes x, rotated by the table's angles, into `out`; cos and sin broadcast against half of x.
+void rotate_into(const at::Tensor& out, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                 bool interleaved) {
+  const at::Tensor wide = x.to(at::promote_types(x.scalar_type(), cos.scalar_type()));
+  const auto [first, second] = pairs(wide, interleaved);
+  const auto [out_first, out_second] = pairs(out, interleaved);
+  out_first.copy_((first * cos).sub_(second * sin));
+  out_second.copy_((second * cos).add_(first * sin));
+}
+
+struct RotateHeads : torch::autograd::Function<RotateHeads> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& rope_BSGr,
+                            const std::optional<at::Tensor>& plain_BSHn, const at::Tensor& cos, const at::Tensor& sin,
+                            bool interleaved) {
+    const int64_t num_plain = plain_BSHn ? plain_BSHn->size(3) : 0, num_rope = rope_BSGr.size(3);
+    const int64_t num_heads = plain_BSHn ? plain_BSHn->size(2) : rope_BSGr.size(2);
+    ctx->save_for_backward({cos, sin});
+    ctx->saved_data["interleaved"] = interleaved;
+    ctx->saved_data["plain"] = num_plain;
+    ctx->saved_data["groups"] = rope_BSGr.size(2);
+
+    const at::Tensor y_BHSd =
+        at::empty({rope_BSGr.size(0), num_heads, rope_BSGr.size(1), num_plain + num_rope}, rope_BSGr.options());
+    if (plain_BSHn) y_BHSd.narrow(3, 0, num_plain).copy_(plain_BSHn->transpose(1, 2));
+    rotate_into(y_BHSd.narrow(3, num_plain, num_rope), rope_BSGr.transpose(1, 2), cos, sin, interleaved);
+    return y_BHSd;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const int64_t num_plain = ctx->saved_data["plain"].toInt(), num_groups = ctx->saved_data["groups"].toInt();
+    const at::Tensor dy_BHSd = grads[0];
+    const int64_t num_heads = dy_BHSd.size(1), num_rope = dy_BHSd.size(3) - num_plain;
+    at::Tensor dplain;
+    if (num_plain > 0) dplain = dy_BHSd.narrow(3, 0, num_plain).transpose(1, 2);
+    at::Tensor dy = dy_BHSd.narrow(3, num_plain, num_rope);
+    if (num_groups != num_heads) dy = dy.to(wide_type(dy)).sum(1, true);
+    const at::Tensor drope_BSGr = at::empty({dy.size(0), dy.size(2), num_groups, num_rope}, dy_BHSd.options());
+    rotate_into(drope_BSGr.transpose(1, 2), dy, saved[0], saved[1].neg(), ctx->saved_data["interleaved"].toBool());
+    return {drope_BSGr, dplain, {}, {}, {}};
+  }
+};
+
+}  // namespace
+
+RotaryTable RotaryTable::positions(int64_t first, int64_t num) const {
+  if (first + num > cos.size(0)) {
+    fail(
+        "positions {} to {} are asked for, but the rotary table holds {}: raise max_position_embeddings or shorten the "
+        "sequence",
+        first, first + num - 1, cos.size(0));
+  }
+  return {cos.narrow(0, first, num), sin.narrow(0, first, num), interleaved};
+}
+
+std::vector<double> rotary_frequencies(const RotaryConfig& config, int64_t dim) {
+  if (dim <= 0 || dim % 2 != 0)
+    fail("rotary embedding turns pairs of channels, but the head has {}: use an even number", dim);
+  std::vector<double> frequencies(dim / 2);
+  for (int64_t i = 0; i < dim / 2; ++i) frequencies[i] = std::pow(config.theta, -2.0 * i / dim);
+  if (!config.yarn) return frequencies;
+
+  const Yarn& yarn = *config.yarn;
+  const int64_t length = yarn.original_max_position_embeddings;
+  const double low = std::max(0.0, std::floor(correction_dim(yarn.beta_fast, dim, config.theta, length)));
+  double high = std::min(dim - 1.0, std::ceil(correction_dim(yarn.beta_slow, dim, config.theta, length)));
+  if (low == high) high += 0.001;  // DeepSeek's way out of a division by zero
+  for (int64_t i = 0; i < dim / 2; ++i) {
+    const double slowed = std::clamp((i - low) / (high - low), 0.0, 1.0);
+    frequencies[i] *= slowed / yarn.factor + (1.0 - slowed);
+  }
+  return frequencies;
+}
+
+RotaryTable make_rotary(const RotaryConfig& config, int64_t dim, int64_t num_positions, at::Device device) {
+  const std::vector<double> frequencies = rotary_frequencies(config, dim);
+  double magnitude = 1.0;
+  if (config.yarn) {
+    magnitude = Yarn::attention_factor(config.yarn->factor, config.yarn->mscale) /
+                Yarn::attention_factor(config.yarn->factor, config.yarn->mscale_all_dim);
+  }
+  const at::Tensor angles = at::outer(at::arange(num_positions, at::kDouble), at::tensor(frequencies, at::kDouble));
+  auto rounded = [&](const at::Tensor& table) { return (table * magnitude).to(at::kFloat).to(device); };
+  return {rounded(angles.cos()), rounded(angles.sin()), config.interleaved};
+}
+
+at::Tensor rotate_heads(const at::Tensor& plain, const at::Tensor& rope, const RotaryTable& table) {
+  FARSKIP_CHECK(table.cos.size(0) == rope.size(1) && 2 * table.cos.size(1) == rope.size(3),
+                "the rotary table fits neither the sequence nor the head");
+  return RotateHeads::apply(rope, plain.defined() ? std::optional(plain) : std::nullopt, table.cos, table.sin,
+                            table.interleaved);
+}
+
+}  // namespace farskip::nn

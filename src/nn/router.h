@@ -1,0 +1,40 @@
+#pragma once
+// The gate: which experts a token visits, and with which weight. T tokens, E experts (of the whole model), K chosen.
+
+#include <optional>
+
+#include "config/model_config.h"
+#include "nn/weights.h"
+
+namespace farskip::nn {
+
+struct Routing {
+  at::Tensor ids;     ///< [T, K] int64, best first; among equal scores the lower id wins
+  at::Tensor p;       ///< [T, K] fp32 weights, differentiable
+  at::Tensor scores;  ///< [T, E] fp32 softmax or sigmoid of the logits, differentiable
+};
+
+/// x [T, D]; `router` [E, D] in fp32; `correction_bias` [E] or undefined. Logits are always taken in fp32. With groups,
+/// only experts of the topk_groups best groups can be chosen; the bias and the groups take part in the choice only.
+/// Families: see RouterConfig and docs of DeepSeek-V2/V3 (arXiv 2405.04434, 2412.19437).
+Routing route(const at::Tensor& x, const Param& router, const at::Tensor& correction_bias, const RouterConfig& config,
+              int64_t top_k, WeightGradQueue* queue);
+
+/// [T, E]: the weight of every expert, 0 where not chosen. Not differentiable.
+at::Tensor dense_weights(const Routing& routing, int64_t num_experts);
+
+/// [E] int64: how many rows each expert gets from these ids.
+at::Tensor expert_load(const at::Tensor& ids, int64_t num_experts);
+
+/// Sequence auxiliary loss (DeepSeek-V3, eq. 17-20; DeepSeek-V2's expert-level form with softmax scores): the mean over
+/// sequences of alpha * sum_i f_i P_i, where f_i = E / (K S) * rows of expert i in the sequence and P_i = mean over the
+/// sequence of expert i's share of the token's scores. The T tokens are `num_sequences` sequences of equal length.
+/// Returns a differentiable fp32 scalar.
+at::Tensor sequence_aux_loss(const Routing& routing, int64_t num_sequences, double alpha);
+
+/// Returns p unchanged; in backward adds `scale` times the gradient of `loss`, a scalar of the same graph, to whatever
+/// arrives through p. So an auxiliary loss trains the router without being a root of the graph. `scale` is the weight
+/// of `loss` in the loss of the step (1 / number of microbatches and ranks).
+at::Tensor attach_loss(const at::Tensor& p, const at::Tensor& loss, double scale);
+
+}  // namespace farskip::nn

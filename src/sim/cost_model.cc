@@ -1,0 +1,215 @@
+#include "sim/cost_model.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "config/flops.h"
+
+namespace farskip {
+namespace {
+
+double weights_of(const ModelConfig& m, Stage stage, bool moe, double ranks) {
+  const auto& a = m.attention;
+  const auto H = static_cast<double>(m.hidden_size), heads = static_cast<double>(a.num_heads);
+  switch (stage) {
+    case Stage::embed:
+    case Stage::head:
+      return static_cast<double>(m.vocab_size) * H;
+    case Stage::qkv:
+    case Stage::attn_out: {
+      const double out = H * heads * static_cast<double>(a.v_head_dim);
+      return stage == Stage::attn_out
+                 ? out
+                 : layer_flops(m, moe ? LayerKind::moe : LayerKind::dense, 0).attention_projections / 2 - out;
+    }
+    case Stage::route:
+      return H * static_cast<double>(m.num_experts);
+    case Stage::shared:
+      return 3 * H * static_cast<double>(m.shared_intermediate_size);
+    case Stage::dense:
+      return 3 * H * static_cast<double>(m.intermediate_size);
+    case Stage::experts:
+      return 3 * H * static_cast<double>(m.moe_intermediate_size) * static_cast<double>(m.num_experts) / ranks;
+    case Stage::view_ff:
+      return H;
+    default:
+      return 0;
+  }
+}
+
+/// Seconds of matrix work and bytes of memory traffic of a forward stage.
+struct Work {
+  double flops = 0;
+  double rate = 1;
+  double bytes = 0;
+};
+
+Work forward_work(const StageGraph& graph, const ModelConfig& m, const Machine& machine, const Workload& load,
+                  const Node& node) {
+  const auto exchange = graph.options().layout.exchange(graph.options().phase);
+  const double tp = exchange == Exchange::all_reduce ? graph.options().layout.tp : 1;
+  const double ranks = graph.options().layout.expert_ranks(graph.options().phase);
+  const bool moe = node.layer >= 0 && node.layer < graph.num_layers() && m.is_moe(node.layer);
+  const double T = load.tokens(), H = static_cast<double>(m.hidden_size), b = load.bytes_per_value;
+  const double K = static_cast<double>(m.top_k), E = static_cast<double>(m.num_experts);
+  const double weights = weights_of(m, node.stage, moe, ranks);
+  const double rows =
+      T * K * load.skew * (exchange == Exchange::gather ? ranks : 1) / (exchange == Exchange::all_reduce ? ranks : 1);
+  Work work{2 * T * weights / tp, machine.matrix_flops, weights * b / tp + 4 * T * H * b};
+  switch (node.stage) {
+    case Stage::embed:
+      work.flops = 0;
+      work.bytes = 2 * T * H * b;
+      break;
+    case Stage::view_attn:
+    case Stage::view_head:
+      work.bytes = 3 * T * H * b * static_cast<double>(node.sums.size());
+      break;
+    case Stage::view_ff:
+      work.flops = 0;
+      work.bytes = 3 * T * H * b * static_cast<double>(node.sums.size() + 1);
+      break;
+    case Stage::attn_core: {
+      const double context = load.decode ? load.seq_length : causal_context(static_cast<int64_t>(load.seq_length));
+      const auto kind = moe ? LayerKind::moe : LayerKind::dense;
+      work.flops = T * layer_flops(m, kind, context).attention_core / tp;
+      work.rate = machine.attention_flops;
+      const double heads = static_cast<double>(m.attention.num_heads);
+      work.bytes = T * heads * static_cast<double>(2 * m.attention.qk_head_dim() + 2 * m.attention.v_head_dim) * b / tp;
+      break;
+    }
+    case Stage::route:
+      work.rate = 0.15 * machine.matrix_flops;
+      work.bytes += 6 * T * E * 4;
+      break;
+    case Stage::permute:
+    case Stage::unpermute:
+      work.bytes = (rows * H + T * H) * b / 0.15;
+      break;  // gathers reach little of the bandwidth
+    case Stage::experts: {
+      const double per_expert = rows / (E / ranks);
+      work.flops = 6 * H * static_cast<double>(m.moe_intermediate_size) * rows;
+      work.rate = machine.grouped_flops * per_expert / (per_expert + (machine.host_computes ? 8 : 512));
+      work.bytes = weights * b + 4 * rows * H * b;
+      break;
+    }
+    case Stage::head:
+      work.bytes += 2 * T * static_cast<double>(m.vocab_size) * 4;
+      break;
+    case Stage::loss:
+    case Stage::sample:
+      work.bytes = 2 * T * static_cast<double>(m.vocab_size) * 4;
+      break;
+    default:
+      break;
+  }
+  return work;
+}
+
+double local_parameters(const StageGraph& graph, const ModelConfig& m) {
+  double total = 0;
+  for (const Node& node : graph.nodes()) {
+    if (node.pass != Pass::forward || node.microbatch != 0) continue;
+    const bool moe = node.layer >= 0 && node.layer < graph.num_layers() && m.is_moe(node.layer);
+    total += weights_of(m, node.stage, moe, graph.options().layout.expert_ranks(graph.options().phase));
+  }
+  return total;
+}
+
+int group_size(const StageGraph& graph, Group group) {
+  const Layout& layout = graph.options().layout;
+  switch (group) {
+    case Group::none:
+      return 1;
+    case Group::expert:
+      return layout.expert_ranks(graph.options().phase);
+    case Group::expert_data:
+      return layout.dp;
+    case Group::world:
+      return layout.world();
+  }
+  return 1;
+}
+
+}  // namespace
+
+CostTable CostTable::without_communication(const StageGraph& graph) const {
+  CostTable table = *this;
+  for (NodeId id = 0; id < graph.num_nodes(); ++id) {
+    if (graph.node(id).is_collective()) table.us[id] = 0;
+  }
+  return table;
+}
+
+double collective_bytes(const StageGraph& graph, const ModelConfig& m, const Workload& load, NodeId id) {
+  const Node& node = graph.node(id);
+  const double T = load.tokens(), H = static_cast<double>(m.hidden_size), b = load.bytes_per_value;
+  const double ranks = group_size(graph, node.group);
+  switch (node.stage) {
+    case Stage::counts:
+      return static_cast<double>(m.num_experts) * 8;
+    case Stage::dispatch:
+    case Stage::combine:
+      return T * static_cast<double>(m.top_k) * H * b * load.skew;
+    case Stage::gather:
+    case Stage::reduce_scatter:
+      return T * ranks * H * b;
+    case Stage::reduce_attn:
+    case Stage::reduce_shared:
+    case Stage::reduce_routed:
+    case Stage::reduce_dense:
+      return T * H * b;
+    case Stage::grad_reduce:
+    case Stage::grad_reduce_experts: {
+      const bool moe = node.layer >= 0 && node.layer < graph.num_layers() && m.is_moe(node.layer);
+      const double expert_ranks = graph.options().layout.expert_ranks(graph.options().phase);
+      if (node.stage == Stage::grad_reduce_experts) return 4 * weights_of(m, Stage::experts, moe, expert_ranks);
+      double weights = 0;
+      for (ValueId v : node.reads) {
+        weights += weights_of(m, graph.node(graph.value(v).producer).stage, moe, expert_ranks);
+      }
+      return 4 * weights;
+    }
+    case Stage::stats:
+      return 1024;
+    default:
+      return 0;
+  }
+}
+
+double collective_us(Stage stage, double bytes, int ranks, double bytes_per_s, double latency_us) {
+  if (ranks <= 1) return 0;
+  const double share = static_cast<double>(ranks - 1) / ranks;
+  const bool all_reduce = stage == Stage::reduce_attn || stage == Stage::reduce_shared ||
+                          stage == Stage::reduce_routed || stage == Stage::reduce_dense ||
+                          stage == Stage::grad_reduce || stage == Stage::grad_reduce_experts || stage == Stage::stats;
+  return latency_us + (all_reduce ? 2 : 1) * share * bytes / bytes_per_s * 1e6;
+}
+
+CostTable model_costs(const StageGraph& graph, const ModelConfig& model, const Machine& machine, const Workload& load) {
+  CostTable table{{}, machine.launch_us, machine.host_computes};
+  table.us.resize(graph.num_nodes());
+  for (NodeId id = 0; id < graph.num_nodes(); ++id) {
+    const Node& node = graph.node(id);
+    if (node.is_collective()) {
+      table.us[id] = collective_us(node.stage, collective_bytes(graph, model, load, id), group_size(graph, node.group),
+                                   machine.link_bytes_per_s, machine.link_latency_us);
+      continue;
+    }
+    double seconds = 0;
+    if (node.stage == Stage::optimizer) {
+      seconds = 44 * local_parameters(graph, model) / machine.memory_bytes_per_s;
+    } else {
+      const Work work = forward_work(graph, model, machine, load, node);
+      // dgrad = wgrad = forward for matrix products; fused core attention costs 2.5 times its forward; traffic doubles.
+      const double flops =
+          node.pass == Pass::backward && node.stage == Stage::attn_core ? 2.5 * work.flops : work.flops;
+      const double bytes = node.pass == Pass::backward ? 2 * work.bytes : work.bytes;
+      seconds = std::max(flops / work.rate, bytes / machine.memory_bytes_per_s);
+    }
+    table.us[id] = seconds * 1e6 + machine.kernel_gap_us;
+  }
+  return table;
+}
+
+}  // namespace farskip

@@ -1,0 +1,40 @@
+#pragma once
+// Cost tables: how long each node of a graph takes. Modelled from a machine's figures, or measured by a profile run;
+// the cost of communication is always analytic (bytes / bandwidth + latency).
+
+#include <vector>
+
+#include "layer/stage_graph.h"
+#include "sim/machine.h"
+
+namespace farskip {
+
+/// Cost of every node, by node id, in microseconds, and how the host takes part.
+struct CostTable {
+  std::vector<double> us;
+  double launch_us = 0;        ///< host time to launch a stage
+  bool host_computes = false;  ///< host and compute are one lane
+
+  /// The same with free communication: what T_compute is.
+  CostTable without_communication(const StageGraph& graph) const;
+};
+
+/// What flows through one microbatch on one rank.
+struct Workload {
+  double sequences = 1;      ///< per microbatch and rank
+  double seq_length = 4096;  ///< positions per sequence; in decode the length of the cache
+  double bytes_per_value = 2;
+  double skew = 1;      ///< rows of the busiest expert rank over the mean
+  bool decode = false;  ///< one token per sequence
+  double tokens() const { return decode ? sequences : sequences * seq_length; }
+};
+
+/// Bytes that one rank hands to the collective `node`, what stays on the rank included (docs/planner, a.3).
+double collective_bytes(const StageGraph& graph, const ModelConfig& model, const Workload& load, NodeId node);
+
+/// Time of a collective that moves `bytes` among `ranks` ranks: what leaves the rank over the bandwidth, plus latency.
+double collective_us(Stage stage, double bytes, int ranks, double bytes_per_s, double latency_us);
+
+CostTable model_costs(const StageGraph& graph, const ModelConfig& model, const Machine& machine, const Workload& load);
+
+}  // namespace farskip

@@ -1,0 +1,17 @@
+#pragma once
+// Runs build/farskip with a line of arguments and keeps what it printed.
+
+#include <string>
+
+namespace farskip::testing {
+
+struct ProgramResult {
+  int status = -1;  ///< exit status; 128 + signal where one ended it
+  std::string out;  ///< standard output
+  std::string err;  ///< standard error
+};
+
+/// `arguments` as a shell would read them; no standard input.
+ProgramResult run_farskip(const std::string& arguments);
+
+}  // namespace farskip::testing

@@ -1,0 +1,1 @@
+../../scripts/test_deps_bundle.sh
