@@ -33,12 +33,17 @@ if ip -o link | grep -qv ': lo:'; then echo "the network is on" >&2; exit 1; fi
 if [ -s /usr/include/yaml-cpp/yaml.h ]; then echo "the system's packages are visible" >&2; exit 1; fi
 
 resolves_in_bundle() {  # FOLDER: what CMake found, what the compiler is given, what the loader loads
-  local found
+  local found loaded
   found=$(grep -E '^(CLI11|nlohmann_json|yaml-cpp|GTest|benchmark)_DIR|^(FMT|SPDLOG|GLOO)_INCLUDE' "$1/CMakeCache.txt")
   echo "$found"
   if grep -v "=$FARSKIP_DEPS/usr/" <<<"$found"; then echo "$1: found outside the bundle (above)" >&2; exit 1; fi
   grep -q "$FARSKIP_DEPS/usr/include" "$1/compile_commands.json"
-  ldd "$1/farskip" | grep yaml-cpp | tee /dev/stderr | grep -q "$FARSKIP_DEPS/usr/lib"
+  loaded=$(ldd "$1/farskip")
+  echo "$loaded"
+  if grep -E 'yaml-cpp|gloo|libfmt|spdlog' <<<"$loaded" | grep -vF "=> $FARSKIP_DEPS/usr/lib"; then
+    echo "$1/farskip loads the system's copy (above)" >&2
+    exit 1
+  fi
   "$1/farskip" --version
 }
 

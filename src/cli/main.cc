@@ -18,7 +18,10 @@ constexpr int kUsage = 2;
 
 /// In the order of --help.
 constexpr void (*kCommands[])(CLI::App&) = {
+    add_prepare,
 #ifdef FARSKIP_TORCH
+    add_train,
+    add_bench,
 #endif
     add_version,
 };

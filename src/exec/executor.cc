@@ -28,10 +28,14 @@ Communicators Communicators::make(World& world, const Layout& layout) {
 
 Transport& Communicators::of(Group group) const {
   switch (group) {
-    case Group::expert: return *expert;
-    case Group::expert_data: return *expert_data;
-    case Group::world: return *world;
-    case Group::none: break;
+    case Group::expert:
+      return *expert;
+    case Group::expert_data:
+      return *expert_data;
+    case Group::world:
+      return *world;
+    case Group::none:
+      break;
   }
   FARSKIP_CHECK(false, "a collective without a communicator");
   return *world;
@@ -65,8 +69,12 @@ struct Executor::Run {
   bool differentiate;
 
   Run(Executor& executor, std::vector<Batch> batches)
-      : e(executor), graph(executor.graph_), values(graph.num_values()), readers_left(executor.num_readers_),
-        segments(graph.num_nodes()), arrival(graph.num_values(), 0),
+      : e(executor),
+        graph(executor.graph_),
+        values(graph.num_values()),
+        readers_left(executor.num_readers_),
+        segments(graph.num_nodes()),
+        arrival(graph.num_values(), 0),
         differentiate(graph.options().scope != Scope::forward) {
     for (Batch& batch : batches) {
       result.microbatches.push_back({std::move(batch), std::vector<LayerRouting>(graph.num_layers())});
@@ -94,7 +102,8 @@ struct Executor::Run {
   /// of a sum are one tensor.
   at::Tensor fan_in(std::vector<ValueId> contributions) {
     if (e.options_.fan_in_by_arrival) {
-      std::sort(contributions.begin(), contributions.end(), [&](ValueId a, ValueId b) { return arrival[a] < arrival[b]; });
+      std::sort(contributions.begin(), contributions.end(),
+                [&](ValueId a, ValueId b) { return arrival[a] < arrival[b]; });
     }
     at::Tensor sum;
     for (ValueId v : contributions) {
@@ -179,18 +188,23 @@ struct Executor::Run {
 
   void run_wgrad(const Node& node) {
     at::NoGradGuard no_grad;
-    segments[node.forward]->queue().drain([&](int parameter, const at::Tensor& gradient) {
-      e.parameters_.main_grad(parameter).add_(gradient);
-    });
+    segments[node.forward]->queue().drain(
+        [&](int parameter, const at::Tensor& gradient) { e.parameters_.main_grad(parameter).add_(gradient); });
     segments[node.forward].reset();
   }
 
   void run(NodeId id) {
     const Node& node = graph.node(id);
     switch (node.pass) {
-      case Pass::forward: run_forward(id); break;
-      case Pass::backward: run_backward(id); break;
-      case Pass::wgrad: run_wgrad(node); break;
+      case Pass::forward:
+        run_forward(id);
+        break;
+      case Pass::backward:
+        run_backward(id);
+        break;
+      case Pass::wgrad:
+        run_wgrad(node);
+        break;
       case Pass::step: {
         FARSKIP_CHECK(node.stage == Stage::optimizer);
         e.hooks_->optimize(stats);
@@ -204,7 +218,7 @@ struct Executor::Run {
     at::NoGradGuard no_grad;
     const Node& node = graph.node(id);
     Transport& transport = e.communicators_.of(node.group);
-    const std::string name = graph.name(id);
+    const std::string& name = e.names_[id];
     switch (node.stage) {
       case Stage::counts: {
         const auto& counts = state(node).routing[node.layer].plan.send_counts;
@@ -225,14 +239,16 @@ struct Executor::Run {
       case Stage::grad_reduce:
       case Stage::grad_reduce_experts: {
         std::vector<at::Tensor> flat;
-        for (int p : reduced_parameters(e.parameters_.table(), node)) flat.push_back(e.parameters_.main_grad(p).flatten());
+        for (int p : reduced_parameters(e.parameters_.table(), node))
+          flat.push_back(e.parameters_.main_grad(p).flatten());
         in_flight[id] = transport.all_reduce(at::cat(flat), name);
         break;
       }
       case Stage::stats:
         in_flight[id] = transport.all_reduce(e.hooks_->local_stats(result.microbatches, result.losses), name);
         break;
-      default: fail("{} is not executed yet; execution covers the all-to-all layout", name);
+      default:
+        fail("{} is not executed yet; execution covers the all-to-all layout", name);
     }
     release_reads(node);
   }
@@ -246,7 +262,9 @@ struct Executor::Run {
     in_flight.erase(found);
     at::Tensor received = pending.await(&report);
     switch (node.stage) {
-      case Stage::counts: nn::complete_route_plan(state(node).routing[node.layer].plan, received); break;
+      case Stage::counts:
+        nn::complete_route_plan(state(node).routing[node.layer].plan, received);
+        break;
       case Stage::dispatch:
       case Stage::combine:
         write(node.pass == Pass::backward ? node.input_grads[0] : node.writes[0], std::move(received));
@@ -261,19 +279,30 @@ struct Executor::Run {
         }
         break;
       }
-      default: stats = received; break;
+      default:
+        stats = received;
+        break;
     }
-    if (e.options_.record_spans) {
-      record(id, node, SpanKind::collective, report.launched_us, report.completed_us);
-      if (report.waited_us > 0) record(id, node, SpanKind::wait, report.awaited_us, report.awaited_us + report.waited_us);
-      result.reports.push_back(std::move(report));
-    }
+    record(id, SpanKind::collective, report.launched_us, report.completed_us);
+    const double waited_until = report.awaited_us + report.waited_us;
+    if (report.waited_us > 0) record(id, SpanKind::wait, report.awaited_us, waited_until);
+    record(id, SpanKind::compute, waited_until, now_us());  // copies and sums of this rank's own
+    result.reports.push_back(std::move(report));
   }
 
-  void record(NodeId id, const Node& node, SpanKind kind, double begin, double end) {
-    const std::string lane = kind == SpanKind::collective ? lane_name(node) : "compute";
-    result.timeline.spans.push_back({e.communicators_.world->rank(), lane, graph.name(id),
-                                     std::string(to_string(node.stage)), std::string(to_string(node.pass)), kind, begin, end});
+  void record(NodeId id, SpanKind kind, double begin, double end) {
+    if (e.options_.record_spans) events.push_back({id, kind, begin, end});
+  }
+
+  /// Spans are made when the step is over: their texts would cost time inside it.
+  void finish_timeline() {
+    result.timeline.title = e.schedule_.name;
+    for (const auto& [id, kind, begin, end] : events) {
+      const Node& node = graph.node(id);
+      result.timeline.spans.push_back(
+          {e.communicators_.world->rank(), kind == SpanKind::collective ? lane_name(node) : "compute", e.names_[id],
+           std::string(to_string(node.stage)), std::string(to_string(node.pass)), kind, begin, end});
+    }
   }
 
   void execute() {
@@ -282,29 +311,48 @@ struct Executor::Run {
     for (const Op& op : e.schedule_.ops) {
       switch (op.kind) {
         case OpKind::run: {
-          const double begin = e.options_.record_spans ? now_us() : 0;
+          const double begin = now_us();
           run(op.node);
-          if (e.options_.record_spans) record(op.node, graph.node(op.node), SpanKind::compute, begin, now_us());
+          record(op.node, SpanKind::compute, begin, now_us());
           break;
         }
-        case OpKind::launch: launch(op.node); break;
-        case OpKind::await: await(op.node); break;
+        case OpKind::launch: {
+          const double begin = now_us();
+          launch(op.node);
+          record(op.node, SpanKind::compute, begin, now_us());  // packing
+          break;
+        }
+        case OpKind::await:
+          await(op.node);
+          break;
       }
     }
     result.end_us = now_us();
-    result.timeline.title = e.schedule_.name;
+    finish_timeline();
   }
 
+  struct Event {
+    NodeId node;
+    SpanKind kind;
+    double begin, end;
+  };
+  std::vector<Event> events;
   at::Tensor stats;
 };
 
 Executor::Executor(const StageGraph& graph, Schedule schedule, const StageMath& math, ParameterSet& parameters,
                    const Communicators& communicators, StepHooks* hooks, ExecutorOptions options)
-    : graph_(graph), schedule_(std::move(schedule)), math_(math), parameters_(parameters), communicators_(communicators),
-      hooks_(hooks), options_(std::move(options)) {
+    : graph_(graph),
+      schedule_(std::move(schedule)),
+      math_(math),
+      parameters_(parameters),
+      communicators_(communicators),
+      hooks_(hooks),
+      options_(std::move(options)) {
   validate(graph_, schedule_);
   FARSKIP_CHECK(graph_.options().scope != Scope::step || hooks_ != nullptr, "a step graph needs hooks");
   for (const Value& value : graph_.values()) num_readers_.push_back(static_cast<int>(value.readers.size()));
+  for (NodeId id = 0; id < graph_.num_nodes(); ++id) names_.push_back(graph_.name(id));
 }
 
 Executor::~Executor() = default;

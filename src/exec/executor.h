@@ -29,7 +29,8 @@ class StepHooks {
  public:
   virtual ~StepHooks() = default;
   /// fp64 [n], of this rank, from reduced gradients and the microbatches; summed over ranks by the stats stage.
-  virtual at::Tensor local_stats(const std::vector<Microbatch>& microbatches, const std::vector<at::Tensor>& losses) = 0;
+  virtual at::Tensor local_stats(const std::vector<Microbatch>& microbatches,
+                                 const std::vector<at::Tensor>& losses) = 0;
   /// The sums. Updates weights.
   virtual void optimize(const at::Tensor& stats) = 0;
 };
@@ -73,7 +74,8 @@ class Executor {
   const Communicators& communicators_;
   StepHooks* hooks_;
   ExecutorOptions options_;
-  std::vector<int> num_readers_;  ///< per value: nodes that read it
+  std::vector<int> num_readers_;    ///< per value: nodes that read it
+  std::vector<std::string> names_;  ///< per node
 };
 
 }  // namespace farskip

@@ -15,9 +15,9 @@ class Segment {
  public:
   using Forward = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs, nn::WeightGradQueue*)>;
 
-  /// Runs `forward` on copies of `inputs` that share their memory and are cut off from whatever made them; those flagged
-  /// in `differentiable` get gradients. Returns the outputs, cut off as well. Keeps the edges of the graph and no tensor
-  /// of its own: what backward does not need is freed with the caller's last reference.
+  /// Runs `forward` on copies of `inputs` that share their memory and are cut off from whatever made them; those
+  /// flagged in `differentiable` get gradients. Returns the outputs, cut off as well. Keeps the edges of the graph and
+  /// no tensor of its own: what backward does not need is freed with the caller's last reference.
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs, const std::vector<bool>& differentiable,
                               const Forward& forward);
 

@@ -52,10 +52,9 @@ void check(const Skip& skip, const std::string& where) {
 
 const char* Connectivity::help() {
   return "standard | farskip | attn-only (only the attention *input* skips) | mlp-only | last=N | last=P% (FarSkip on "
-         "the "
-         "last layers) | layers=A-B | skip=a,f,g (attention of layer k reads routed outputs up to k-1-a, the "
-         "feed-forward "
-         "routed ones up to k-1-f and attention up to k-1-g; standard 0,0,-1, FarSkip 1,0,0)";
+         "the last layers) | layers=A-B | skip=a,f,g (attention of layer k reads routed outputs up to k-1-a, the "
+         "feed-forward routed ones up to k-1-f and attention up to k-1-g; standard 0,0,-1, FarSkip 1,0,0), on some "
+         "layers only as skip=a,f,g@A-B";
 }
 
 Connectivity Connectivity::parse(const std::string& spelling, int64_t num_layers) {
@@ -124,8 +123,10 @@ Connectivity Connectivity::from_config(const nlohmann::json& config, int64_t num
     }
     if (attn_only || mlp_only)
       fail("config.json: farskip_skip contradicts attn_only_farskip or mlp_only_farskip; keep one");
-    skip = {(*own)[0].get<int>(), (*own)[1].get<int>(), (*own)[2].get<int>()};
-    check(skip, "config.json");
+    // A number beyond int becomes one that check() refuses.
+    auto bounded = [&](size_t i) { return static_cast<int>(std::clamp<int64_t>((*own)[i].get<int64_t>(), -2, 1000)); };
+    skip = {bounded(0), bounded(1), bounded(2)};
+    check(skip, "config.json: farskip_skip");
   }
   return range(num_layers, index("farskip_start_idx", 0), index("farskip_end_idx", 10000), skip);
 }

@@ -1,6 +1,7 @@
 #include "layer/layout.h"
 
 #include <charconv>
+#include <set>
 #include <sstream>
 
 #include "base/error.h"
@@ -26,11 +27,14 @@ const char* to_string(Group group) {
 }
 
 Layout Layout::parse(const std::string& text) {
+  constexpr int max_ranks = 1 << 20;
   Layout layout;
+  std::set<std::string> given;
   std::stringstream items(text);
   for (std::string item; std::getline(items, item, ',');) {
     const auto equals = item.find('=');
     const std::string key = item.substr(0, equals);
+    if (!given.insert(key).second) fail("layout '{}': {} is given twice", text, key);
     const std::string value = equals == std::string::npos ? "" : item.substr(equals + 1);
     if (key == "exchange") {
       if (value != "a2a" && value != "gather")
@@ -46,10 +50,12 @@ Layout Layout::parse(const std::string& text) {
     if (target == nullptr)
       fail("layout '{}': '{}' is unknown; expected ep, dp, tp, pp or exchange, as in ep=8,dp=2", text, item);
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), *target);
-    if (error != std::errc{} || end != value.data() + value.size() || *target < 1) {
-      fail("layout '{}': {} is '{}'; expected a number of ranks, at least 1", text, key, value);
+    if (error != std::errc{} || end != value.data() + value.size() || *target < 1 || *target > max_ranks) {
+      fail("layout '{}': {} is '{}'; expected a number of ranks, 1 .. {}", text, key, value, max_ranks);
     }
   }
+  const double world = static_cast<double>(layout.ep) * layout.dp * layout.tp * layout.pp;
+  if (world > max_ranks) fail("layout '{}': {:.0f} ranks; at most {} are possible", text, world, max_ranks);
   return layout;
 }
 

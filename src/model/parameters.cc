@@ -29,7 +29,7 @@ class Builder {
     add("model.embed_tokens.weight", Stage::embed, Role::weight, {config_.vocab_size, D_},
         [](nn::ModelWeights& w) -> Param& { return w.embed_tokens; });
     for (layer_ = 0; layer_ < config_.num_layers(); ++layer_) layer();
-    add("model.norm.weight", Stage::view_head, Role::norm, {D_}, [](nn::ModelWeights& w) -> Param& { return w.norm; });
+    add("model.norm.weight", Stage::head, Role::norm, {D_}, [](nn::ModelWeights& w) -> Param& { return w.norm; });
     if (!config_.tie_word_embeddings) {
       add("lm_head.weight", Stage::head, Role::weight, {config_.vocab_size, D_},
           [](nn::ModelWeights& w) -> Param& { return w.lm_head; });
@@ -39,7 +39,7 @@ class Builder {
  private:
   void layer() {
     const int64_t k = layer_;
-    add(local("input_layernorm.weight"), Stage::view_attn, Role::norm, {D_},
+    add(local("input_layernorm.weight"), Stage::qkv, Role::norm, {D_},
         [k](nn::ModelWeights& w) -> Param& { return w.layers[k].input_layernorm; });
     config_.attention.kind == AttentionKind::mla ? latent_attention() : grouped_attention();
     add(local("post_attention_layernorm.weight"), Stage::view_ff, Role::norm, {D_},
@@ -184,10 +184,10 @@ ParameterTable::ParameterTable(const ModelConfig& config)
 }
 
 std::vector<int> ParameterTable::of_stage(int64_t layer, Stage stage) const {
-  if (tied_ && stage == Stage::head) return of_stage(-1, Stage::embed);
   std::vector<int> ids;
   for (const auto& info : parameters_) {
-    if (info.layer == layer && info.stage == stage) ids.push_back(info.id);
+    const bool tied_head = tied_ && stage == Stage::head && info.stage == Stage::embed;
+    if ((info.layer == layer && info.stage == stage) || tied_head) ids.push_back(info.id);
   }
   return ids;
 }

@@ -12,7 +12,8 @@
 
 namespace farskip {
 
-StageMath::StageMath(const ModelConfig& config, nn::ModelWeights weights, int64_t max_positions, StageMathOptions options)
+StageMath::StageMath(const ModelConfig& config, nn::ModelWeights weights, int64_t max_positions,
+                     StageMathOptions options)
     : config_(config),
       weights_(std::move(weights)),
       rotary_(nn::make_rotary(config.attention.rotary, config.attention.qk_rope_head_dim, max_positions,
@@ -43,20 +44,24 @@ std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<a
   static const nn::LayerWeights no_layer;
   const nn::LayerWeights& layer = in_layer ? weights_.layers[node.layer] : no_layer;
   switch (node.stage) {
-    case Stage::embed: return {nn::embedding(state.batch.tokens, weights_.embed_tokens, queue)};
+    case Stage::embed:
+      return {nn::embedding(state.batch.tokens, weights_.embed_tokens, queue)};
     case Stage::qkv: {
       const at::Tensor n = nn::rms_norm(in[0], layer.input_layernorm, config_.rms_norm_eps, queue);
-      const auto r = nn::qkv(n, layer.attention, config_.attention, rotary_.positions(0, n.size(1)),
-                             config_.rms_norm_eps, queue);
+      const auto r =
+          nn::qkv(n, layer.attention, config_.attention, rotary_.positions(0, n.size(1)), config_.rms_norm_eps, queue);
       std::vector<at::Tensor> out = {r.q, r.k, r.v};
       if (r.gate.defined()) out.push_back(r.gate);
       return out;
     }
-    case Stage::attn_core: return {nn::attn_core(in[0], in[1], in[2], config_.attention.softmax_scale())};
+    case Stage::attn_core:
+      return {nn::attn_core(in[0], in[1], in[2], config_.attention.softmax_scale())};
     case Stage::attn_out:
       return {nn::attn_out(in[0], in.size() > 1 ? in[1] : at::Tensor{}, layer.attention, queue)};
-    case Stage::view_ff: return {nn::rms_norm(in[0], layer.post_attention_layernorm, config_.rms_norm_eps, queue)};
-    case Stage::route: return route(node, in[0], state, queue);
+    case Stage::view_ff:
+      return {nn::rms_norm(in[0], layer.post_attention_layernorm, config_.rms_norm_eps, queue)};
+    case Stage::route:
+      return route(node, in[0], state, queue);
     case Stage::permute:
       return {nn::permute(in[0].reshape({-1, in[0].size(-1)}), state.routing[node.layer].plan,
                           in.size() > 2 ? in[2] : at::Tensor{})};
@@ -67,8 +72,10 @@ std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<a
       const at::Tensor r = nn::unpermute(in[0], config_.router.weigh_input ? at::Tensor{} : in[1], plan);
       return {r.reshape({state.batch.tokens.size(0), state.batch.tokens.size(1), r.size(-1)})};
     }
-    case Stage::shared: return {nn::feed_forward(in[0], layer.moe.shared, queue)};
-    case Stage::dense: return {nn::feed_forward(in[0], layer.dense, queue)};
+    case Stage::shared:
+      return {nn::feed_forward(in[0], layer.moe.shared, queue)};
+    case Stage::dense:
+      return {nn::feed_forward(in[0], layer.dense, queue)};
     case Stage::head: {
       const at::Tensor n = nn::rms_norm(in[0], weights_.norm, config_.rms_norm_eps, queue);
       return {nn::linear(n, weights_.lm_head, queue)};
@@ -77,8 +84,10 @@ std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<a
       return {nn::cross_entropy(in[0].reshape({-1, in[0].size(-1)}), state.batch.targets.reshape({-1}),
                                 state.batch.denominator)};
     default:
-      fail("stage {} is not executed yet; execution covers the all-to-all layout (training, and inference with "
-           "exchange=a2a)", to_string(node.stage));
+      fail(
+          "stage {} is not executed yet; execution covers the all-to-all layout (training, and inference with "
+          "exchange=a2a)",
+          to_string(node.stage));
   }
 }
 

@@ -46,9 +46,9 @@ class StageMath {
  public:
   StageMath(const ModelConfig& config, nn::ModelWeights weights, int64_t max_positions, StageMathOptions options);
 
-  /// Values that `node` writes, from those it reads, in the order of the graph. Weight gradients go to `queue`; nullptr:
-  /// none are wanted. For view stages only the norm of view_ff is computed here: inputs = {the view}.
-  /// Throws Error for stages that this layout does not execute yet (tensor-parallel and gathered inference).
+  /// Values that `node` writes, from those it reads, in the order of the graph. Weight gradients go to `queue`;
+  /// nullptr: none are wanted. For view stages only the norm of view_ff is computed here: inputs = {the view}. Throws
+  /// Error for stages that this layout does not execute yet (tensor-parallel and gathered inference).
   std::vector<at::Tensor> forward(const Node& node, const std::vector<at::Tensor>& inputs, Microbatch& state,
                                   nn::WeightGradQueue* queue) const;
 

@@ -1,6 +1,7 @@
 #include "sim/cost_model.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "config/flops.h"
@@ -37,6 +38,12 @@ double weights_of(const ModelConfig& m, Stage stage, bool moe, double ranks) {
   }
 }
 
+/// Values that one position keeps in the cache of one layer on one of `tp` ranks. The latent is not divided.
+double cached_values(const AttentionConfig& a, double tp) {
+  return a.kind == AttentionKind::mla ? static_cast<double>(a.kv_lora_rank + a.qk_rope_head_dim)
+                                      : static_cast<double>(a.num_kv_heads * (a.qk_head_dim() + a.v_head_dim)) / tp;
+}
+
 /// Seconds of matrix work and bytes of memory traffic of a forward stage.
 struct Work {
   double flops = 0;
@@ -53,8 +60,10 @@ Work forward_work(const StageGraph& graph, const ModelConfig& m, const Machine& 
   const double T = load.tokens(), H = static_cast<double>(m.hidden_size), b = load.bytes_per_value;
   const double K = static_cast<double>(m.top_k), E = static_cast<double>(m.num_experts);
   const double weights = weights_of(m, node.stage, moe, ranks);
-  const double rows =
-      T * K * load.skew * (exchange == Exchange::gather ? ranks : 1) / (exchange == Exchange::all_reduce ? ranks : 1);
+  // Rows that this rank's experts work on, tokens that they are taken from and added to, rows of all ranks.
+  const double rows = T * K * load.skew / (exchange == Exchange::all_reduce ? ranks : 1);
+  const double tokens = T * (exchange == Exchange::gather ? ranks : 1);
+  const double all_rows = T * K * (exchange == Exchange::all_reduce ? 1 : ranks);
   Work work{2 * T * weights / tp, machine.matrix_flops, weights * b / tp + 4 * T * H * b};
   switch (node.stage) {
     case Stage::embed:
@@ -76,6 +85,7 @@ Work forward_work(const StageGraph& graph, const ModelConfig& m, const Machine& 
       work.rate = machine.attention_flops;
       const double heads = static_cast<double>(m.attention.num_heads);
       work.bytes = T * heads * static_cast<double>(2 * m.attention.qk_head_dim() + 2 * m.attention.v_head_dim) * b / tp;
+      if (load.decode) work.bytes += T * context * cached_values(m.attention, tp) * b;
       break;
     }
     case Stage::route:
@@ -84,13 +94,14 @@ Work forward_work(const StageGraph& graph, const ModelConfig& m, const Machine& 
       break;
     case Stage::permute:
     case Stage::unpermute:
-      work.bytes = (rows * H + T * H) * b / 0.15;
+      work.bytes = (rows + tokens) * H * b / 0.15;
       break;  // gathers reach little of the bandwidth
     case Stage::experts: {
       const double per_expert = rows / (E / ranks);
       work.flops = 6 * H * static_cast<double>(m.moe_intermediate_size) * rows;
       work.rate = machine.grouped_flops * per_expert / (per_expert + (machine.host_computes ? 8 : 512));
-      work.bytes = weights * b + 4 * rows * H * b;
+      // With few rows (decode) some experts get none, and their weights are not read.
+      work.bytes = weights * b * (1 - std::pow(1 - 1 / E, all_rows)) + 4 * rows * H * b;
       break;
     }
     case Stage::head:

@@ -14,7 +14,10 @@ struct CostTable {
   std::vector<double> us;
   double launch_us = 0;        ///< host time to launch a stage
   bool host_computes = false;  ///< host and compute are one lane
+  bool one_link = false;       ///< all communicators share one link (an emulated one); else each has its own
 
+  /// The link that carries a collective, named by a communicator.
+  Group link_of(const Node& node) const { return one_link ? Group::world : node.group; }
   /// The same with free communication: what T_compute is.
   CostTable without_communication(const StageGraph& graph) const;
 };

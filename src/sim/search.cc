@@ -62,7 +62,7 @@ std::vector<NodeId> list_schedule(const StageGraph& graph, const Edges& edges, c
     if (node.pass == Pass::backward) ++backward_left[node.microbatch];
   }
   auto launch = [&](NodeId id) {
-    double& free = links[static_cast<size_t>(graph.node(id).group)];
+    double& free = links[static_cast<size_t>(costs.link_of(graph.node(id)))];
     free = std::max(now, free) + costs.us[id];
     arriving.insert({free, id});
     order.push_back(id);
@@ -173,10 +173,8 @@ SearchResult search_schedule(const StageGraph& graph, const CostTable& costs, co
 
 const char* schedule_help() {
   return "reference (declaration order, every collective awaited at once) | async (declaration order, awaited by the "
-         "first "
-         "reader) | paper (AMD's hand order) | search (the best of paper and several list schedules) | two-batch | "
-         "1f1b | "
-         "FILE (text form, as `farskip show --format schedule` prints it)";
+         "first reader) | paper (AMD's hand order) | search (the best of paper and several list schedules) | "
+         "two-batch | 1f1b | FILE (text form, as `farskip show --format schedule` prints it)";
 }
 
 Schedule named_schedule(const std::string& name, const StageGraph& graph, const CostTable& costs) {

@@ -37,7 +37,7 @@ Simulation simulate(const StageGraph& graph, const Schedule& schedule, const Cos
         host += costs.launch_us;
         // Its input is written by what the compute lane does now.
         const double begin = std::max(host, compute);
-        double& free = links[node.group];
+        double& free = links[costs.link_of(node)];
         completes[op.node] = std::max(begin, free) + cost;
         free = completes[op.node];
         span(op.node, lane_name(node), SpanKind::collective, begin, completes[op.node]);
@@ -64,7 +64,7 @@ double lane_bound_us(const StageGraph& graph, const CostTable& costs) {
   double compute = 0;
   std::map<Group, double> links;
   for (NodeId id = 0; id < graph.num_nodes(); ++id) {
-    (graph.node(id).is_collective() ? links[graph.node(id).group] : compute) += costs.us[id];
+    (graph.node(id).is_collective() ? links[costs.link_of(graph.node(id))] : compute) += costs.us[id];
   }
   for (const auto& [group, busy] : links) compute = std::max(compute, busy);
   return compute;

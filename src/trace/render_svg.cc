@@ -148,18 +148,15 @@ class SvgTimelines {
   }
 
   void timeline(const Timeline& timeline, const TimelineRows& rows) {
-    draw("<text class=\"title\" x=\"{:.1f}\" y=\"{:.1f}\">{}<tspan class=\"note\" dx=\"10\">{}
-</tspan></text>\n", left_,
+    draw("<text class=\"title\" x=\"{:.1f}\" y=\"{:.1f}\">{}<tspan class=\"note\" dx=\"10\">{}</tspan></text>\n", left_,
          y_ + 15, escape_xml(timeline.title), escape_xml(summary_line(rows, "µs")));
     y_ += kTitle;
     exposed_.clear();
-    for (const CollectiveTiming& c : measure_overlap(timeline)) exposed_[{c.rank, c.name, c.launch_us}
-] = c.exposed_us;
+    for (const CollectiveTiming& c : measure_overlap(timeline)) exposed_[{c.rank, c.name, c.launch_us}] = c.exposed_us;
     const TimelineRow* previous = nullptr;
     for (const TimelineRow& row : rows.rows) {
       if (previous != nullptr && previous->rank != row.rank) y_ += kRankGap;
-      draw("<rect class=\"lane\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}
-\" rx=\"2\"/>\n", left_, y_,
+      draw("<rect class=\"lane\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" rx=\"2\"/>\n", left_, y_,
            plot_width_, options_.row_height);
       draw("<text class=\"soft\" text-anchor=\"end\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", left_ - 8,
            y_ + options_.row_height / 2 + 3.5, escape_xml(label_of(rows, row)));
@@ -230,8 +227,7 @@ class SvgTimelines {
 
   std::string document() const {
     std::string fills;
-    for (const auto& [name, colour] : fills_) fills += fmt::format(".fs-timeline .{}{{fill:{}}}
-\n", name, colour.hex());
+    for (const auto& [name, colour] : fills_) fills += fmt::format(".fs-timeline .{}{{fill:{}}}\n", name, colour.hex());
     std::string titles;
     for (const Timeline& timeline : timelines_) titles += (titles.empty() ? "" : ", ") + timeline.title;
     std::string out = fmt::format(

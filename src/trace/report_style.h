@@ -18,7 +18,8 @@ main{max-width:1240px;margin:0 auto;padding:32px 20px 64px}
 h1{font-size:1.9rem;line-height:1.2;margin:0 0 .3em}h2{font-size:1.3rem;margin:2em 0 .5em}
 h3{font-size:1.05rem;margin:1.5em 0 .4em}
 p{max-width:75ch;margin:.5em 0 1em}.subtitle,.note,figcaption{color:var(--soft)}.note,figcaption{font-size:.875rem}
-.panel{background:var(--paper);border:1px solid var(--line);border-radius:10px;padding:14px;margin:14px 0;overflow-x:auto}
+.panel{background:var(--paper);border:1px solid var(--line);border-radius:10px;padding:14px;
+margin:14px 0;overflow-x:auto}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,520px),1fr));gap:14px;margin:14px 0}
 .charts .panel{margin:0}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:18px 0}

@@ -1,8 +1,9 @@
 #include "model/safetensors.h"
 
 #include <ATen/ATen.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-#include <fstream>
 #include <random>
 
 #include "model/safetensors_writer.h"
@@ -75,16 +76,13 @@ TEST(Safetensors, MisalignedTensorsAreCopied) {
 TEST(Safetensors, GoldenFilesAreWrittenByteForByte) {
   for (const std::string name : {"moonlight", "qwen3_moe"}) {
     REQUIRE_GOLDEN(name);
-    for (const std::string file : {"model.safetensors", "golden.safetensors"}) {
-      TempFolder folder;
-      const SafetensorsReader reader(golden_folder(name) / file);
-      std::vector<std::pair<std::string, at::Tensor>> tensors;
-      for (const auto& tensor : reader.names()) tensors.emplace_back(tensor, reader.tensor(tensor));
-      save_safetensors(folder / file, tensors);
-      const std::string ours = read_file(folder / file), theirs = read_file(golden_folder(name) / file);
-      EXPECT_EQ(ours.size(), theirs.size()) << name << "/" << file;
-      if (reader.metadata().count("format")) EXPECT_TRUE(ours == theirs) << name << "/" << file;
-    }
+    TempFolder folder;
+    const std::string file = "model.safetensors";
+    const SafetensorsReader reader(golden_folder(name) / file);
+    std::vector<std::pair<std::string, at::Tensor>> tensors;
+    for (const auto& tensor : reader.names()) tensors.emplace_back(tensor, reader.tensor(tensor));
+    save_safetensors(folder / file, tensors);
+    EXPECT_TRUE(read_file(folder / file) == read_file(golden_folder(name) / file)) << name;
   }
 }
 
@@ -158,20 +156,19 @@ TEST(Safetensors, BadFilesAreRefused) {
 /// Whatever the bytes: tensors that can be read to the end, or an Error.
 TEST(Safetensors, MutatedFilesLoadOrAreRefused) {
   TempFolder folder;
-  const std::string path = folder / "a.safetensors";
-  save_safetensors(path, {{"a", at::arange(6).to(at::kFloat).reshape({2, 3})},
-                          {"b", at::arange(5).to(at::kBFloat16)},
-                          {"c", at::ones({3}, at::kBool)},
-                          {"d", at::empty({0, 7}, at::kLong)}});
-  const std::string valid = read_file(path);
+  save_safetensors(folder / "a.safetensors", {{"a", at::arange(6).to(at::kFloat).reshape({2, 3})},
+                                              {"b", at::arange(5).to(at::kBFloat16)},
+                                              {"c", at::ones({3}, at::kBool)},
+                                              {"d", at::empty({0, 7}, at::kLong)}});
+  const std::string valid = read_file(folder / "a.safetensors");
   const std::string alphabet = "{}[]\",:0123456789-eE.\\u FBI\xff";
   std::mt19937_64 random(7);
   const auto below = [&](size_t bound) { return static_cast<size_t>(random() % bound); };
   int num_loaded = 0, num_refused = 0;
-  for (int i = 0; i < 5000; ++i) {
+  for (int i = 0; i < 4000; ++i) {
     std::string file = valid;
-    for (size_t change = 0; change <= below(3); ++change) {
-      const size_t at = below(2) ? below(std::min<size_t>(file.size(), 16)) : below(file.size());
+    for (size_t change = below(3); change < 3; ++change) {
+      const size_t at = below(8) == 0 ? below(std::min<size_t>(file.size(), 16)) : below(file.size());
       switch (below(5)) {
         case 0:
           file[at] = static_cast<char>(random());
@@ -190,7 +187,9 @@ TEST(Safetensors, MutatedFilesLoadOrAreRefused) {
       }
       if (file.empty()) break;
     }
-    { std::ofstream(path, std::ios::binary | std::ios::trunc) << file; }
+    const int fd = ::memfd_create("mutated", 0);  // in memory: a disk would make thousands of small files slow
+    ASSERT_EQ(::write(fd, file.data(), file.size()), static_cast<ssize_t>(file.size()));
+    const std::string path = "/proc/self/fd/" + std::to_string(fd);
     try {
       const SafetensorsReader reader(path);
       for (const auto& name : reader.names()) reader.tensor(name).to(at::kDouble).sum().item<double>();
@@ -199,6 +198,7 @@ TEST(Safetensors, MutatedFilesLoadOrAreRefused) {
       EXPECT_THAT(error.what(), ::testing::HasSubstr(path));
       ++num_refused;
     }
+    ::close(fd);
   }
   EXPECT_GT(num_loaded, 100) << "changed values, names and padding are still valid files";
   EXPECT_GT(num_refused, 1000);

@@ -94,7 +94,8 @@ TEST(LatentAttention, GatedWithoutQueryLora) {
         weights.q_proj = p[5];
         return std::vector{whole_attention(x[0], weights, latent_config(0, true), queue)};
       },
-      [](auto& x, auto& w) { return std::vector{reference_latent(x[0], x[0].matmul(w[5].t()), w, true)}; });
+      [](auto& x, auto& w) { return std::vector{reference_latent(x[0], x[0].matmul(w[5].t()), w, true)}; },
+      with_products());
 }
 
 TEST(LatentAttention, QueryLora) {
@@ -114,7 +115,8 @@ TEST(LatentAttention, QueryLora) {
       [](auto& x, auto& w) {
         const at::Tensor q = rms(x[0].matmul(w[4].t()), w[5], 1e-6).matmul(w[6].t());
         return std::vector{reference_latent(x[0], q, w, false)};
-      });
+      },
+      with_products());
 }
 
 enum class QkNorm { none, per_head, all_heads };
@@ -165,7 +167,8 @@ void check_grouped(QkNorm kind) {
         const at::Tensor v = x[0].matmul(w[2].t()).unflatten(-1, {groups, dim}).repeat_interleave(2, 2);
         const at::Tensor o = reference_core(q, k, v, 1 / std::sqrt(8.0), true);
         return std::vector{o.matmul(w[3].t()) + w[5]};
-      });
+      },
+      with_products());
 }
 
 TEST(GroupedAttention, WithBias) { check_grouped(QkNorm::none); }

@@ -1,6 +1,7 @@
 #pragma once
 // One check for every function of src/nn: it is run with deferred weight gradients and with weights under whole-graph
-// autograd, which must agree bit for bit; on one and two threads, likewise; and against an independent formula in fp64.
+// autograd, which must agree bit for bit; on one and two threads, likewise (except for matrix products); and against an
+// independent formula in fp64.
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -24,14 +25,19 @@ using Reference = std::function<std::vector<at::Tensor>(const std::vector<at::Te
                                                         const std::vector<at::Tensor>& params)>;
 
 struct CheckOptions {
+  bool same_bits_on_two_threads =
+      true;                      ///< false with matrix products: MKL divides small ones along the summed dimension
   double tolerance_fp32 = 2e-5;  ///< of max|difference| / max|reference|
   double tolerance_bf16 = 4e-2;
-  std::vector<size_t> wide_params;  ///< parameters that stay fp32 with bf16 activations
-  std::vector<size_t> wide_inputs;  ///< inputs likewise
+  std::vector<size_t> wide_params{};  ///< parameters that stay fp32 with bf16 activations
+  std::vector<size_t> wide_inputs{};  ///< inputs likewise
 };
 
 /// Values from a normal distribution, the same on every call with the same seed.
 at::Tensor random(at::IntArrayRef shape, uint64_t seed, double scale = 1.0);
+
+/// For functions that contain matrix products.
+inline CheckOptions with_products() { return {.same_bits_on_two_threads = false}; }
 
 /// Runs all checks in fp64, fp32 and bf16.
 void check_function(const Tensors& tensors, const Function& function, const Reference& reference,

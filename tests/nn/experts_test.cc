@@ -113,7 +113,7 @@ TEST(Experts, MatchDenseMixtureWithAnEmptyExpert) {
   const at::Tensor ids = skewed_ids(50, 2, 1);
   ASSERT_EQ(ids.eq(4).sum().item<int64_t>(), 0);
   const RoutePlan plan = local_plan(ids);
-  CheckOptions options;
+  CheckOptions options = with_products();
   options.wide_inputs = {1};
   for (const bool weigh_input : {false, true}) {
     check_function(
@@ -184,7 +184,7 @@ TEST(Experts, ThreeRanksEqualTheDenseMixture) {
   const auto gate_up_R = expert_weights()[0].chunk(3), down_R = expert_weights()[1].chunk(3);
   std::vector<at::Tensor> params;
   for (size_t r = 0; r < 3; ++r) params.insert(params.end(), {gate_up_R[r], down_R[r]});
-  CheckOptions options;
+  CheckOptions options = with_products();
   options.wide_inputs = {1};
   check_function(
       {{random({47, hidden}, 1), random({47, 2}, 2).abs()}, params},

@@ -17,7 +17,8 @@ TEST(Linear, MatchesProduct) {
       [](auto& x, auto& w, auto* queue) { return std::vector{linear(x[0], w[0], queue)}; },
       [](auto& x, auto& w) {
         return std::vector{at::einsum("bsi,oi->bso", {x[0], w[0]})};
-      });
+      },
+      with_products());
 }
 
 TEST(Linear, MatchesProductWithBias) {
@@ -26,7 +27,8 @@ TEST(Linear, MatchesProductWithBias) {
       [](auto& x, auto& w, auto* queue) { return std::vector{linear(x[0], w[0], w[1], queue)}; },
       [](auto& x, auto& w) {
         return std::vector{at::einsum("ti,oi->to", {x[0], w[0]}) + w[1]};
-      });
+      },
+      with_products());
 }
 
 TEST(Linear, BiasOfThreeDimensionalInput) {
@@ -35,7 +37,8 @@ TEST(Linear, BiasOfThreeDimensionalInput) {
       [](auto& x, auto& w, auto* queue) { return std::vector{linear(x[0], w[0], w[1], queue)}; },
       [](auto& x, auto& w) {
         return std::vector{at::einsum("bsi,oi->bso", {x[0], w[0]}) + w[1]};
-      });
+      },
+      with_products());
 }
 
 TEST(Linear, LargeEnoughForThreads) {
@@ -44,7 +47,8 @@ TEST(Linear, LargeEnoughForThreads) {
       [](auto& x, auto& w, auto* queue) { return std::vector{linear(x[0], w[0], queue)}; },
       [](auto& x, auto& w) {
         return std::vector{at::einsum("ti,oi->to", {x[0], w[0]})};
-      });
+      },
+      with_products());
 }
 
 TEST(Linear, NoRowsGiveZeroGradient) {
@@ -70,6 +74,7 @@ TEST(Linear, WithoutQueueLeavesNothingBehind) {
 }
 
 TEST(Linear, QueueWithoutGraphIsABug) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   WeightGradQueue queue;
   EXPECT_DEATH(linear(at::ones({2, 4}), {at::ones({3, 4}), 0}, &queue), "requires_grad");
 }
@@ -140,7 +145,8 @@ TEST(FeedForward, MatchesFormula) {
       [](auto& x, auto& w) {
         const at::Tensor gate = x[0].mm(w[0].slice(0, 0, 20).t()), up = x[0].mm(w[0].slice(0, 20, 40).t());
         return std::vector{(silu_by_hand(gate) * up).mm(w[1].t())};
-      });
+      },
+      with_products());
 }
 
 at::Tensor reference_norm(const at::Tensor& x, const at::Tensor& w, double eps) {

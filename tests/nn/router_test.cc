@@ -96,7 +96,7 @@ TEST(Router, GradientsMatchFormula) {
   config.normalize = true;
   config.scaling = 2.5;
   const at::Tensor bias = random({12}, 5, 0.1);
-  CheckOptions options;
+  CheckOptions options = with_products();
   options.wide_params = {0};
   check_function(
       {{random({60, 16}, 1)}, {random({12, 16}, 2, 0.3)}},

@@ -105,7 +105,6 @@ class Processes : public ::testing::Test {
   int spawn(int num_ranks, const std::string& role, const SpawnOptions& options = {}) {
     setenv("FARSKIP_TEST_ROLE", role.c_str(), 1);
     setenv("FARSKIP_TEST_FOLDER", folder_.c_str(), 1);
-    setenv("GTEST_TOTAL_SHARDS", "1", 1);
     return spawn_ranks(num_ranks,
                        {fs::read_symlink("/proc/self/exe"), "--gtest_filter=Rank.DISABLED_Body",
                         "--gtest_also_run_disabled_tests", "--gtest_brief=1"},

@@ -1,0 +1,59 @@
+// farskip train RECIPE.yaml [key=value ...] [--nproc N]
+
+#include <cstdio>
+#include <memory>
+
+#include "base/log.h"
+#include "cli/command.h"
+#include "train/trainer.h"
+
+namespace farskip::cli {
+namespace {
+
+struct TrainArguments {
+  std::string recipe;
+  std::vector<std::string> overrides;
+  int num_ranks = 1;
+};
+
+void run_train(const TrainArguments& arguments) {
+  TrainConfig config = load_train_config(arguments.recipe, arguments.overrides);
+  LaunchOptions launch;
+  launch.num_ranks = arguments.num_ranks;
+  launch.transport = config.transport;
+  launch.link = LinkSpec::parse(config.link);
+  launch.timeout_s = config.timeout;
+  config.resolve(world_size(launch));
+  const TrainingModel model = TrainingModel::load(config);
+  const TrainData data = TrainData::open(config, model.config.vocab_size);
+  const int status = run_on_ranks(launch, [&](RankContext& context) {
+    const TrainSummary summary = train(config, data, context);
+    if (context.world.rank() == 0 && !config.report.empty()) {
+      write_report(config, summary, config.report);
+      log_info(fmt::format("report: {}", config.report));
+    }
+  });
+  if (status != 0) throw CLI::RuntimeError(status);
+}
+
+}  // namespace
+
+void add_train(CLI::App& app) {
+  auto arguments = std::make_shared<TrainArguments>();
+  CLI::App* command = app.add_subcommand("train", "Train a model from a recipe");
+  command->add_option("recipe", arguments->recipe, "YAML file of settings, in Megatron's names")->required();
+  command->add_option("overrides", arguments->overrides, "key=value, after the recipe");
+  command
+      ->add_option("--nproc", arguments->num_ranks, "Ranks on this machine (torchrun, mpirun and srun give their own)")
+      ->check(CLI::PositiveNumber);
+  command->add_flag_callback(
+      "--help-settings",
+      [] {
+        std::printf("%s", train_settings_help().c_str());
+        throw CLI::RuntimeError(0);
+      },
+      "Print all settings with defaults and meanings");
+  command->callback([arguments] { run_train(*arguments); });
+}
+
+}  // namespace farskip::cli

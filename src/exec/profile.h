@@ -1,0 +1,31 @@
+#pragma once
+// Cost tables from measured steps: medians of stages' times, the same on all ranks, and the link's own formula for
+// collectives (a measured duration holds the skew between ranks and would not transfer to another order).
+
+#include "exec/executor.h"
+#include "sim/cost_model.h"
+#include "transport/emulated_link.h"
+
+namespace farskip {
+
+class CostProfile {
+ public:
+  explicit CostProfile(const StageGraph& graph);
+
+  /// Adds a step that was executed with spans recorded.
+  void add(const StepResult& step);
+  int num_steps() const { return num_steps_; }
+
+  /// Collective over `world`: the mean over ranks of each stage's median time. A collective costs what `link` takes for
+  /// its bytes; without an emulated link, the median duration. What a rank computes itself to launch and finish a
+  /// collective (packing, copies) is charged to the collective's first reader on the compute lane.
+  CostTable table(const LinkSpec& link, Transport& world) const;
+
+ private:
+  const StageGraph& graph_;
+  int num_steps_ = 0;
+  std::vector<std::vector<double>> compute_us_, duration_us_;  ///< per node, one entry a step
+  std::vector<double> sent_, received_;                        ///< bytes per node, of the last step
+};
+
+}  // namespace farskip

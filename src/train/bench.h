@@ -1,0 +1,53 @@
+#pragma once
+// farskip bench train: how much communication a schedule hides, by the definitions of docs/numerics. Three kinds of
+// step of the same work, interleaved: blocking (declaration order, every collective awaited at once), overlapped (the
+// schedule) and compute (the same order and data movement, link time zero).
+
+#include <nlohmann/json.hpp>
+
+#include "base/stats.h"
+#include "trace/overlap.h"
+#include "train/launch.h"
+#include "train/session.h"
+
+namespace farskip {
+
+/// The link to emulate: fixed, or such that communication is `share` of the blocking step.
+struct BenchLink {
+  LinkSpec spec;
+  double share = 0;  ///< 0: use spec
+  /// "share=0.25" (with ",latency=50us" if wanted) or a LinkSpec.
+  static BenchLink parse(const std::string& text);
+};
+
+struct BenchOptions {
+  TrainConfig config;  ///< resolved; schedule: the overlapped one
+  BenchLink link;
+  int num_rounds = 100;
+  int num_check_steps = 2;
+};
+
+struct BenchResult {
+  std::string schedule, link;
+  uint64_t schedule_hash = 0;
+  Estimate t_blocking_ms, t_overlapped_ms, t_compute_ms;
+  Estimate saved;        ///< (blocking - overlapped) / (blocking - compute)
+  Estimate efficiency;   ///< bound / overlapped
+  Estimate speedup;      ///< blocking / overlapped
+  double t_comm_ms = 0;  ///< link time of all collectives of a step
+  double bound_ms = 0;   ///< the best the simulation finds, never below max(compute, communication)
+  double simulated_overlapped_ms = 0, simulated_blocking_ms = 0;
+  double skew_ms = 0;  ///< waiting that remains when the link takes no time: ranks waiting for each other
+  OverlapSummary overlap, simulated_overlap;
+  int num_rounds = 0;
+  Timeline measured, simulated;
+
+  nlohmann::json to_json() const;
+  std::string text() const;
+};
+
+/// Runs the benchmark on this rank; called by all. First checks, on two copies of the model, that blocking and
+/// overlapped steps leave the same bits in every weight; throws Error otherwise.
+BenchResult bench_train(const BenchOptions& options, RankContext& context);
+
+}  // namespace farskip

@@ -1,0 +1,36 @@
+#pragma once
+// From "how many ranks, over what" to one function call per rank.
+
+#include <functional>
+#include <memory>
+
+#include "config/train_config.h"
+#include "transport/emulated_link.h"
+#include "transport/transport.h"
+
+namespace farskip {
+
+/// One rank of a run.
+struct RankContext {
+  World& world;
+  std::shared_ptr<Link> link;  ///< the emulated link of this rank; never null, off where none was asked for
+};
+
+struct LaunchOptions {
+  int num_ranks = 1;                                   ///< of our own launcher (--nproc)
+  TransportKind transport = TransportKind::automatic;  ///< automatic: loopback, or c10d under a launcher
+  LinkSpec link;
+  double timeout_s = 300;
+};
+
+/// True in a process that torchrun, mpirun, srun or our own launcher started as one of several.
+bool launched_as_rank();
+/// Ranks of the run: the launcher's, else options.num_ranks.
+int world_size(const LaunchOptions& options);
+
+/// Runs `body` once per rank: as threads of this process (loopback), as this process's rank under a launcher, or in
+/// `num_ranks` copies of this process (its own command line again). Returns the exit status; throws what a rank of this
+/// process threw.
+int run_on_ranks(const LaunchOptions& options, const std::function<void(RankContext&)>& body);
+
+}  // namespace farskip

@@ -1,0 +1,42 @@
+#pragma once
+// AdamW (arXiv 1711.05101) on fp32 masters with clipping by global norm, as Megatron trains.
+
+#include <vector>
+
+#include "config/train_config.h"
+#include "model/parameter_set.h"
+
+namespace farskip {
+
+/// Learning rate of step `iteration` (from 0): linear warm-up to lr, then cosine, linear or constant towards min_lr.
+double learning_rate(const TrainConfig& config, int64_t iteration);
+
+class AdamW {
+ public:
+  AdamW(ParameterSet& parameters, const TrainConfig& config);
+
+  /// Sum of squared gradients, fp64: of the weights that all ranks hold, and of this rank's experts.
+  struct SquaredNorms {
+    double replicated = 0;
+    double experts = 0;
+  };
+  SquaredNorms squared_norms();
+
+  /// One update with the gradients in main_grad, each divided by max(1, norm / clip_grad). Updates the values.
+  void step(double lr, double gradient_norm);
+
+  int64_t num_steps() const { return num_steps_; }
+
+ private:
+  struct Group {
+    double weight_decay;
+    std::vector<int> ids;
+    std::vector<at::Tensor> mains, exp_avgs, exp_avg_sqs, steps;
+  };
+  ParameterSet& parameters_;
+  double beta1_, beta2_, eps_, clip_;
+  std::vector<Group> groups_;
+  int64_t num_steps_ = 0;
+};
+
+}  // namespace farskip

@@ -1,0 +1,142 @@
+#include "train/session.h"
+
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+#include "base/philox.h"
+#include "model/checkpoint.h"
+#include "model/initialize.h"
+#include "schedule/schedule.h"
+
+namespace farskip {
+
+SampleSource synthetic_samples(int64_t seq_length, int64_t vocab_size, uint64_t seed) {
+  return [=](int64_t i) {
+    Philox random(seed, static_cast<uint64_t>(i));
+    std::vector<int32_t> tokens(seq_length + 1);
+    for (auto& token : tokens) token = static_cast<int32_t>(random.below(static_cast<uint64_t>(vocab_size)));
+    return tokens;
+  };
+}
+
+TrainingModel TrainingModel::load(const TrainConfig& config) {
+  TrainingModel model;
+  model.config = load_model_config(config.load.empty() ? config.model : config.load);
+  const int64_t layers = model.config.num_layers();
+  model.connectivity = config.connectivity.empty() ? Connectivity::from_config(model.config.raw, layers)
+                                                   : Connectivity::parse(config.connectivity, layers);
+  if (!config.load.empty() && !config.connectivity.empty() &&
+      model.connectivity != Connectivity::from_config(model.config.raw, layers)) {
+    fail(
+        "load={}: the checkpoint's connectivity is {}, the recipe says {}; connectivity belongs to the weights, so "
+        "leave "
+        "it out of the recipe",
+        config.load, Connectivity::from_config(model.config.raw, layers).to_string(), model.connectivity.to_string());
+  }
+  return model;
+}
+
+TrainingSession::TrainingSession(const TrainConfig& config, World& world, SampleSource samples)
+    : config_(config),
+      model_(TrainingModel::load(config)),
+      layout_(Layout::parse(config.layout)),
+      communicators_(Communicators::make(world, layout_)),
+      samples_(std::move(samples)),
+      sampler_(config.global_batch_size, config.micro_batch_size, world.size()) {
+  const auto table = std::make_shared<const ParameterTable>(model_.config);
+  ParameterOptions options;
+  options.dtype = config_.dtype == TrainDtype::bf16 ? at::kBFloat16 : at::kFloat;
+  options.expert_rank = world.rank() % layout_.ep;
+  options.expert_ranks = layout_.ep;
+  parameters_ = std::make_unique<ParameterSet>(table, options);
+  if (config_.load.empty()) {
+    initialize(*parameters_, {static_cast<uint64_t>(config_.seed),
+                              config_.init_method_std.value_or(model_.config.initializer_range)});
+    parameters_->update_values();
+  } else {
+    load_checkpoint(config_.load, *parameters_);
+  }
+  StageMathOptions math;
+  math.expert_ranks = layout_.ep;
+  math.aux_loss_alpha = config_.moe_aux_loss_coeff.value_or(model_.config.aux_loss_alpha);
+  math.aux_loss_scale = 1.0 / static_cast<double>(sampler_.num_microbatches() * world.size());
+  math_ = std::make_unique<StageMath>(model_.config, parameters_->weights(), config_.seq_length, math);
+  GraphOptions graph{Phase::train, layout_, static_cast<int>(sampler_.num_microbatches()), Scope::step};
+  graph_ = std::make_unique<StageGraph>(build_graph(model_.config, model_.connectivity, graph));
+  graph.num_microbatches = 1;
+  graph.scope = Scope::forward;
+  evaluation_graph_ = std::make_unique<StageGraph>(build_graph(model_.config, model_.connectivity, graph));
+  training_step_ = std::make_unique<TrainingStep>(model_.config, *parameters_, config_, layout_, world.rank());
+}
+
+Batch TrainingSession::make_batch(const std::vector<std::vector<int32_t>>& samples, double denominator) const {
+  const auto rows = static_cast<int64_t>(samples.size());
+  at::Tensor all = at::empty({rows, config_.seq_length + 1}, at::kLong);
+  auto* out = all.data_ptr<int64_t>();
+  for (const auto& sample : samples) out = std::copy(sample.begin(), sample.end(), out);
+  const auto device = parameters_->options().device;
+  return {all.narrow(1, 0, config_.seq_length).contiguous().to(device),
+          all.narrow(1, 1, config_.seq_length).contiguous().to(device), denominator};
+}
+
+std::vector<Batch> TrainingSession::batches(int64_t iteration) const {
+  std::vector<Batch> result;
+  for (int64_t m = 0; m < sampler_.num_microbatches(); ++m) {
+    std::vector<std::vector<int32_t>> rows;
+    for (int64_t i : sampler_.samples(iteration, m, communicators_.world->rank())) rows.push_back(samples_(i));
+    result.push_back(make_batch(rows, static_cast<double>(tokens_per_step())));
+  }
+  return result;
+}
+
+Executor& TrainingSession::executor_for(const Schedule& schedule) {
+  for (auto& [ops, executor] : executors_) {
+    if (ops == schedule.ops) return *executor;
+  }
+  executors_.emplace_back(schedule.ops, std::make_unique<Executor>(*graph_, schedule, *math_, *parameters_,
+                                                                   communicators_, training_step_.get()));
+  return *executors_.back().second;
+}
+
+StepResult TrainingSession::step(int64_t iteration, const Schedule& schedule) {
+  training_step_->begin(iteration);
+  return executor_for(schedule).run(batches(iteration));
+}
+
+double TrainingSession::evaluate(const SampleSource& samples, int64_t num_samples) {
+  Executor executor(*evaluation_graph_, reference_schedule(*evaluation_graph_), *math_, *parameters_, communicators_,
+                    nullptr, {.record_spans = false, .observe = nullptr});
+  const int ranks = communicators_.world->size();
+  const int64_t batch = config_.micro_batch_size;
+  const double denominator = static_cast<double>(num_samples * config_.seq_length);
+  double sum = 0;
+  // Every rank runs the same number of batches: ranks without a sample of their own run one whose targets are ignored.
+  for (int64_t first = 0; first < num_samples; first += batch * ranks) {
+    std::vector<std::vector<int32_t>> rows;
+    const int64_t begin = first + communicators_.world->rank() * batch;
+    for (int64_t i = begin; i < std::min(begin + batch, num_samples); ++i) rows.push_back(samples(i));
+    const bool idle = rows.empty();
+    if (idle) rows.push_back(samples(0));
+    const auto result = executor.run({make_batch(rows, denominator)});
+    if (!idle) sum += result.losses[0].item<double>();
+  }
+  at::Tensor total = at::full({1}, sum, at::kDouble);
+  if (ranks > 1) total = communicators_.world->all_reduce(total, "validation").await();
+  return total.item<double>();
+}
+
+void TrainingSession::save(const std::string& folder) {
+  nlohmann::json config = model_.config.raw;
+  model_.connectivity.to_config(config);
+  SaveOptions options;
+  Transport& experts = *communicators_.expert;
+  // Rank 0 of the first replica writes; its peers bring their experts one block at a time.
+  options.gather = [&](const at::Tensor& block, int64_t owner) {
+    if (owner == 0) return block;
+    return experts.broadcast(block.contiguous(), static_cast<int>(owner), "save").await();
+  };
+  if (communicators_.world->rank() < layout_.ep) save_checkpoint(folder, config, *parameters_, options);
+  communicators_.world->barrier("save");
+}
+
+}  // namespace farskip

@@ -1,0 +1,72 @@
+#pragma once
+// Everything one rank needs to run training steps: the model with its weights, the graph of a step, data, optimizer.
+// The trainer and the benchmarks are loops around it.
+
+#include <memory>
+
+#include "data/batch_sampler.h"
+#include "data/gpt_dataset.h"
+#include "exec/executor.h"
+#include "train/training_step.h"
+
+namespace farskip {
+
+/// Where tokens come from: [seq_length + 1] of sample i.
+using SampleSource = std::function<std::vector<int32_t>(int64_t i)>;
+
+/// Tokens without a text, for benchmarks: a fixed pseudo-random sequence below vocab_size.
+SampleSource synthetic_samples(int64_t seq_length, int64_t vocab_size, uint64_t seed);
+
+/// What a recipe says about the model, put together: shape, connectivity, sequence length.
+struct TrainingModel {
+  ModelConfig config;
+  Connectivity connectivity;
+  /// Reads the model, and the connectivity from the recipe or else from the model's config.json.
+  static TrainingModel load(const TrainConfig& config);
+};
+
+class TrainingSession {
+ public:
+  /// `config` is resolved for world.size() ranks. Loads or initialises the weights.
+  TrainingSession(const TrainConfig& config, World& world, SampleSource samples);
+
+  /// This rank's microbatches of a step.
+  std::vector<Batch> batches(int64_t iteration) const;
+  /// Runs one step under `schedule`; updates the weights.
+  StepResult step(int64_t iteration, const Schedule& schedule);
+  const StepStats& stats() const { return training_step_->stats(); }
+
+  /// Mean loss, over all ranks, of samples [0, num_samples) of `samples`, in nats per token. No weight changes.
+  double evaluate(const SampleSource& samples, int64_t num_samples);
+
+  const TrainConfig& config() const { return config_; }
+  const TrainingModel& model() const { return model_; }
+  const Layout& layout() const { return layout_; }
+  const StageGraph& graph() const { return *graph_; }
+  const StageMath& math() const { return *math_; }
+  ParameterSet& parameters() { return *parameters_; }
+  const Communicators& communicators() const { return communicators_; }
+  bool is_first() const { return communicators_.world->rank() == 0; }
+  int64_t tokens_per_step() const { return config_.global_batch_size * config_.seq_length; }
+
+  /// Writes the model as a Hugging Face folder; called by all ranks.
+  void save(const std::string& folder);
+
+ private:
+  Batch make_batch(const std::vector<std::vector<int32_t>>& samples, double denominator) const;
+  Executor& executor_for(const Schedule& schedule);
+
+  TrainConfig config_;
+  TrainingModel model_;
+  Layout layout_;
+  Communicators communicators_;
+  SampleSource samples_;
+  BatchSampler sampler_;
+  std::unique_ptr<ParameterSet> parameters_;
+  std::unique_ptr<StageMath> math_;
+  std::unique_ptr<StageGraph> graph_, evaluation_graph_;
+  std::unique_ptr<TrainingStep> training_step_;
+  std::vector<std::pair<std::vector<Op>, std::unique_ptr<Executor>>> executors_;  ///< one per schedule seen
+};
+
+}  // namespace farskip

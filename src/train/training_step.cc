@@ -1,0 +1,76 @@
+#include "train/training_step.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+namespace farskip {
+
+TrainingStep::TrainingStep(const ModelConfig& model, ParameterSet& parameters, const TrainConfig& config,
+                           const Layout& layout, int rank)
+    : model_(model),
+      parameters_(parameters),
+      config_(config),
+      optimizer_(parameters, config),
+      first_replica_(rank / layout.ep == 0) {}
+
+// Layout of the vector: loss, auxiliary loss, squared norm of experts' gradients, then the load of each MoE layer.
+at::Tensor TrainingStep::local_stats(const std::vector<Microbatch>& microbatches,
+                                     const std::vector<at::Tensor>& losses) {
+  const auto norms = optimizer_.squared_norms();
+  replicated_squares_ = norms.replicated;
+  std::vector<double> values = {0, 0, first_replica_ ? norms.experts : 0};
+  for (const auto& loss : losses) values[0] += loss.item<double>();
+  for (const auto& microbatch : microbatches) {
+    for (const auto& routing : microbatch.routing) {
+      if (routing.aux_loss.defined()) values[1] += routing.aux_loss.item<double>();
+    }
+  }
+  at::Tensor stats = at::tensor(values, at::kDouble);
+  for (int64_t layer = 0; layer < model_.num_layers(); ++layer) {
+    if (!model_.is_moe(layer)) continue;
+    at::Tensor load = at::zeros({model_.num_experts}, at::kDouble);
+    for (const auto& microbatch : microbatches) load += microbatch.routing[layer].load.to(at::kDouble).cpu();
+    stats = at::cat({stats, load});
+  }
+  return stats;
+}
+
+void TrainingStep::optimize(const at::Tensor& sums) {
+  const at::Tensor stats = sums.cpu().contiguous();
+  const double* values = stats.data_ptr<double>();
+  stats_.loss = values[0];
+  stats_.aux_loss = values[1];
+  stats_.gradient_norm = std::sqrt(replicated_squares_ + values[2]);
+  stats_.lr = lr_;
+  stats_.load.assign(model_.num_layers(), {});
+  const double* load = values + 3;
+  for (int64_t layer = 0; layer < model_.num_layers(); ++layer) {
+    if (!model_.is_moe(layer)) continue;
+    for (int64_t e = 0; e < model_.num_experts; ++e) stats_.load[layer].push_back(std::llround(*load++));
+  }
+  optimizer_.step(lr_, stats_.gradient_norm);
+  if (model_.router.correction_bias) update_router_bias();
+}
+
+/// Auxiliary-loss-free balancing (DeepSeek-V3, section 2.1.2): an expert above the mean load loses bias, one below
+/// gains.
+void TrainingStep::update_router_bias() {
+  const double rate = config_.moe_router_bias_update_rate;
+  if (rate == 0) return;
+  const auto& buffers = parameters_.table().buffers();
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    const auto& load = stats_.load[buffers[i].layer];
+    double mean = 0;
+    for (int64_t rows : load) mean += static_cast<double>(rows) / static_cast<double>(load.size());
+    std::vector<float> change;
+    for (int64_t rows : load) {
+      const double error = mean - static_cast<double>(rows);
+      change.push_back(static_cast<float>(error > 0 ? rate : error < 0 ? -rate : 0));
+    }
+    at::Tensor bias = parameters_.buffer(static_cast<int>(i));
+    bias.add_(at::tensor(change).to(bias.device()));
+  }
+}
+
+}  // namespace farskip

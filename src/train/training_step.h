@@ -1,0 +1,44 @@
+#pragma once
+// What a training step does besides its stages: statistics over ranks, clipping, AdamW, and the router's bias.
+
+#include "exec/executor.h"
+#include "train/optimizer.h"
+
+namespace farskip {
+
+/// Figures of one step, the same on all ranks.
+struct StepStats {
+  double loss = 0;           ///< mean cross-entropy over the global batch, nats per token
+  double aux_loss = 0;       ///< mean over microbatches and ranks of the sum over layers
+  double gradient_norm = 0;  ///< before clipping
+  double lr = 0;
+  std::vector<std::vector<int64_t>> load;  ///< per layer, rows of each expert in the global batch; empty: dense layer
+};
+
+class TrainingStep : public StepHooks {
+ public:
+  TrainingStep(const ModelConfig& model, ParameterSet& parameters, const TrainConfig& config, const Layout& layout,
+               int rank);
+
+  /// The step that the executor runs next; sets its learning rate.
+  void begin(int64_t iteration) { lr_ = learning_rate(config_, iteration); }
+  /// Of the last step.
+  const StepStats& stats() const { return stats_; }
+
+  at::Tensor local_stats(const std::vector<Microbatch>& microbatches, const std::vector<at::Tensor>& losses) override;
+  void optimize(const at::Tensor& stats) override;
+
+ private:
+  void update_router_bias();
+
+  const ModelConfig model_;
+  ParameterSet& parameters_;
+  const TrainConfig config_;
+  AdamW optimizer_;
+  bool first_replica_;  ///< counts its experts' gradients in the norm
+  double replicated_squares_ = 0;
+  double lr_ = 0;
+  StepStats stats_;
+};
+
+}  // namespace farskip
