@@ -24,6 +24,9 @@ namespace farskip::cli {
 void add_prepare(CLI::App& app);
 void add_train(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_verify(CLI::App& app);
+void add_show(CLI::App& app);
 void add_version(CLI::App& app);
 
 /// What --version prints: the program's version, libtorch's, and the devices it can use; several lines.

@@ -283,9 +283,12 @@ struct Executor::Run {
         stats = received;
         break;
     }
-    record(id, SpanKind::collective, report.launched_us, report.completed_us);
+    // A collective begins when its last rank has launched it; waiting before that is imbalance between ranks.
+    record(id, SpanKind::collective, report.started_us, std::max(report.started_us, report.completed_us));
     const double waited_until = report.awaited_us + report.waited_us;
-    if (report.waited_us > 0) record(id, SpanKind::wait, report.awaited_us, waited_until);
+    const double wait_begin = std::clamp(report.started_us, report.awaited_us, waited_until);
+    if (wait_begin > report.awaited_us) record(id, SpanKind::skew, report.awaited_us, wait_begin);
+    if (waited_until > wait_begin) record(id, SpanKind::wait, wait_begin, waited_until);
     record(id, SpanKind::compute, waited_until, now_us());  // copies and sums of this rank's own
     result.reports.push_back(std::move(report));
   }

@@ -33,6 +33,9 @@ void add_backward(StageGraph& graph, const ModelConfig& model, NodeId begin, Nod
   std::vector<std::vector<ValueId>> grads(graph.num_values());
   for (NodeId id = end - 1; id >= begin; --id) {
     const Node forward = graph.node(id);
+    const bool in_layer = forward.layer >= 0 && forward.layer < graph.num_layers();
+    const std::string reader =
+        fmt::format("{}{}", in_layer ? fmt::format("l{}.", forward.layer) : "", to_string(forward.stage));
     if (!reached(graph, forward, grads)) continue;
     Node backward;
     backward.microbatch = forward.microbatch;
@@ -48,7 +51,7 @@ void add_backward(StageGraph& graph, const ModelConfig& model, NodeId begin, Nod
     for (ValueId v : forward.reads) {
       ValueId contribution = no_value;
       if (graph.value(v).differentiable) {
-        contribution = graph.add_value(fmt::format("d({})/{}", graph.value(v).name, to_string(forward.stage)), true);
+        contribution = graph.add_value(fmt::format("d({})/{}", graph.value(v).name, reader), true);
         grads[v].push_back(contribution);
         backward.writes.push_back(contribution);
       }

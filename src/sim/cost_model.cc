@@ -64,6 +64,10 @@ Work forward_work(const StageGraph& graph, const ModelConfig& m, const Machine& 
   const double rows = T * K * load.skew / (exchange == Exchange::all_reduce ? ranks : 1);
   const double tokens = T * (exchange == Exchange::gather ? ranks : 1);
   const double all_rows = T * K * (exchange == Exchange::all_reduce ? 1 : ranks);
+  // A backward node passes the gradients of its forward node's sums on; the weight of a norm has nothing to do with
+  // them.
+  const NodeId summing = node.pass == Pass::backward ? node.forward : no_node;
+  const double num_sums = static_cast<double>((summing == no_node ? node : graph.node(summing)).sums.size());
   Work work{2 * T * weights / tp, machine.matrix_flops, weights * b / tp + 4 * T * H * b};
   switch (node.stage) {
     case Stage::embed:
@@ -72,11 +76,11 @@ Work forward_work(const StageGraph& graph, const ModelConfig& m, const Machine& 
       break;
     case Stage::view_attn:
     case Stage::view_head:
-      work.bytes = 3 * T * H * b * static_cast<double>(node.sums.size());
+      work.bytes = 3 * T * H * b * num_sums;
       break;
     case Stage::view_ff:
       work.flops = 0;
-      work.bytes = 3 * T * H * b * static_cast<double>(node.sums.size() + 1);
+      work.bytes = 3 * T * H * b * (num_sums + 1);
       break;
     case Stage::attn_core: {
       const double context = load.decode ? load.seq_length : causal_context(static_cast<int64_t>(load.seq_length));

@@ -44,7 +44,8 @@ Simulation simulate(const StageGraph& graph, const Schedule& schedule, const Cos
         break;
       }
       case OpKind::await: {
-        const double waited_from = std::max(compute, costs.host_computes ? host : compute);
+        // Before the host has come here the compute lane does not wait, it has nothing to do.
+        const double waited_from = std::max(host, compute);
         if (completes[op.node] > waited_from) {
           span(op.node, "compute", SpanKind::wait, waited_from, completes[op.node]);
           result.exposed_us += completes[op.node] - waited_from;

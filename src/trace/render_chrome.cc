@@ -14,7 +14,7 @@ using Json = nlohmann::ordered_json;
 
 /// The nearest of the names chrome://tracing reserves for colours; Perfetto chooses its own by the event's name.
 const char* chrome_colour(const Span& span) {
-  if (span.kind == SpanKind::wait) return "terrible";
+  if (is_waiting(span.kind)) return "terrible";
   switch (family_of(span)) {
     case StageFamily::attention:
       return "thread_state_runnable";
@@ -44,7 +44,7 @@ Json metadata(const char* what, int process, int thread, Json arguments) {
 using Exposed = std::map<std::tuple<int, std::string, double>, double>;
 
 Json event(const Span& span, int process, int thread, double zero_us, const Exposed& exposed) {
-  const bool wait = span.kind == SpanKind::wait;
+  const bool wait = is_waiting(span.kind);
   const double duration = span.end_us - span.begin_us;
   Json arguments = {{"stage", span.stage}, {"pass", span.pass}};
   if (span.kind == SpanKind::collective) {

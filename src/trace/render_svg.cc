@@ -52,7 +52,7 @@ std::string label_of(const Span& span, double width) {
     if (layer) candidates.push_back(part + " " + span.stage);
   }
   candidates.push_back(span.stage);
-  if (span.kind == SpanKind::wait) candidates = {"wait for " + span.stage, "wait"};
+  if (is_waiting(span.kind)) candidates = {"wait for " + span.stage, "wait"};
   for (const std::string& candidate : candidates) {
     if (!candidate.empty() && kCharacter * static_cast<double>(num_characters(candidate)) + 6 <= width)
       return candidate;
@@ -123,8 +123,8 @@ class SvgTimelines {
     bool waits = false;
     for (const Timeline& timeline : timelines_) {
       for (const Span& span : timeline.spans) {
-        if (span.kind == SpanKind::wait) waits = true;
-        if (span.kind == SpanKind::wait) continue;
+        if (is_waiting(span.kind)) waits = true;
+        if (is_waiting(span.kind)) continue;
         families.insert(family_of(span));
         passes.insert(span.pass);
       }
@@ -175,7 +175,7 @@ class SvgTimelines {
     if (width > 3) width -= 0.6;  // neighbours stay apart
     width = std::max(width, 0.4);
     const double y = y_ + 1.5, height = options_.row_height - 3;
-    const bool wait = span.kind == SpanKind::wait;
+    const bool wait = is_waiting(span.kind);
     const std::string fill_class = class_of(span);
     const Rgb fill = colour_of(family_of(span), span.pass);
     if (!wait) fills_[fill_class] = fill;
@@ -200,7 +200,7 @@ class SvgTimelines {
 
   std::string tooltip(const Span& span, double begin, double end) const {
     std::string text = fmt::format("{}{}\n{}, from {} to {}\nrank {}, lane {}, stage {}, pass {}",
-                                   span.kind == SpanKind::wait ? "waiting for " : "", span.name, format_us(end - begin),
+                                   is_waiting(span.kind) ? "waiting for " : "", span.name, format_us(end - begin),
                                    format_us(begin), format_us(end), span.rank, span.lane, span.stage, span.pass);
     if (span.kind == SpanKind::collective) {
       const double exposed = exposed_.at({span.rank, span.name, span.begin_us});

@@ -18,7 +18,7 @@ constexpr size_t kShareWidth = 7;  ///< "| 100 %"
 
 /// Small letters forward, capitals backward; weight gradients have one letter for all.
 char letter_of(const Span& span) {
-  if (span.kind == SpanKind::wait) return kWait;
+  if (is_waiting(span.kind)) return kWait;
   const StageFamily family = family_of(span);
   if (family == StageFamily::communication) return span.stage == "dispatch" ? '>' : span.stage == "combine" ? '<' : '=';
   if (span.pass == "wgrad") return 'w';
@@ -28,7 +28,7 @@ char letter_of(const Span& span) {
 }
 
 std::string meaning_of(const Span& span) {
-  if (span.kind == SpanKind::wait) return "waiting";
+  if (is_waiting(span.kind)) return "waiting";
   const StageFamily family = family_of(span);
   if (family == StageFamily::communication) {
     return span.stage == "dispatch" || span.stage == "combine" ? span.stage : "other communication";
@@ -63,7 +63,7 @@ std::string cells_of(const TimelineRow& row, double begin_us, double cell_us, si
 
 double busy_share(const TimelineRow& row, double length_us) {
   double busy = 0;
-  for (const Span* span : row.spans) busy += span->kind == SpanKind::wait ? 0 : span->end_us - span->begin_us;
+  for (const Span* span : row.spans) busy += is_waiting(span->kind) ? 0 : span->end_us - span->begin_us;
   return length_us > 0 ? busy / length_us : 0;
 }
 

@@ -46,7 +46,7 @@ TimelineRows rows_of(const Timeline& timeline) {
     result.begin_us = first ? span.begin_us : std::min(result.begin_us, span.begin_us);
     result.end_us = first ? span.end_us : std::max(result.end_us, span.end_us);
     lanes[{span.rank, lane_order(span.lane), span.lane}].push_back(&span);
-    waiting[span.rank] += span.kind == SpanKind::wait ? span.end_us - span.begin_us : 0;
+    waiting[span.rank] += is_waiting(span.kind) ? span.end_us - span.begin_us : 0;
   }
   for (auto& [key, spans] : lanes) append_rows(result.rows, std::get<0>(key), std::get<2>(key), std::move(spans));
   result.num_ranks = static_cast<int>(waiting.size());

@@ -11,8 +11,12 @@ namespace farskip {
 enum class SpanKind : uint8_t {
   compute,     ///< a stage's kernel
   collective,  ///< from launch to completion, on a communication lane
-  wait,        ///< the compute lane stood waiting for a collective
+  wait,        ///< the compute lane stood waiting for a collective under way
+  skew,        ///< the compute lane stood waiting for a rank that had not launched the collective yet
 };
+
+/// The lane did nothing.
+inline bool is_waiting(SpanKind kind) { return kind == SpanKind::wait || kind == SpanKind::skew; }
 
 struct Span {
   int rank = 0;

@@ -123,7 +123,12 @@ class Bench {
     result_.simulated_overlap = summarize(measure_overlap(planned.timeline, exposure_hint(graph, true)));
     result_.bound_ms = std::max(std::min(found.step_us, planned.step_us), lane_bound_us(graph, costs_)) / 1e3;
     for (NodeId id = 0; id < graph.num_nodes(); ++id) {
-      if (graph.node(id).is_collective()) result_.t_comm_ms += costs_.us[id] / 1e3;
+      const Node& node = graph.node(id);
+      if (node.is_collective()) {
+        result_.t_comm_ms += costs_.us[id] / 1e3;
+      } else {
+        result_.stage_ms[fmt::format("{}.{}", to_string(node.pass), to_string(node.stage))] += costs_.us[id] / 1e3;
+      }
     }
   }
 
@@ -154,10 +159,10 @@ class Bench {
         const auto mode = static_cast<Mode>((turn + round) % num_modes);
         StepResult step = timed_step(mode == blocking ? reference_ : schedule_, mode == compute ? LinkSpec{} : link_);
         times[mode].push_back((step.end_us - step.begin_us) / 1e3);
-        if (mode == compute) {
-          for (const auto& report : step.reports) skew_us += report.waited_us / options_.num_rounds;
-        }
         if (mode != overlapped) continue;
+        for (const Span& span : step.timeline.spans) {
+          if (span.kind == SpanKind::skew) skew_us += (span.end_us - span.begin_us) / options_.num_rounds;
+        }
         const auto measured = measure_overlap(step.timeline, hint);
         timings.insert(timings.end(), measured.begin(), measured.end());
         result_.measured = std::move(step.timeline);
@@ -248,6 +253,7 @@ nlohmann::json BenchResult::to_json() const {
                       {"simulated_overlapped", simulated_overlapped_ms},
                       {"rank_skew", skew_ms},
                       {"unit", "ms"}};
+  for (const auto& [stage, ms] : stage_ms) json["stages"][stage] = ms;
   for (const auto& row : overlap.kinds) json["collectives"].push_back(to_json(row, num_rounds));
   for (const auto& row : simulated_overlap.kinds) json["simulated_collectives"].push_back(to_json(row, 1));
   return json;
@@ -274,7 +280,7 @@ std::string BenchResult::text() const {
       {"hidden backward", percent(overlap.hideable_backward),
        "of the hideable time; all: " + percent(overlap.backward)},
       {"hidden total", percent(overlap.hideable_total), "of the hideable time; all: " + percent(overlap.total)},
-      {"rank skew", fmt::format("{:.2f}", skew_ms), "ms of waiting that remains when the link takes no time"}};
+      {"rank skew", fmt::format("{:.2f}", skew_ms), "ms of a step spent waiting for the other rank to launch"}};
   return render_text(table) + "\n" + render_text(overlap, num_rounds);
 }
 

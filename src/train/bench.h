@@ -37,7 +37,8 @@ struct BenchResult {
   double t_comm_ms = 0;  ///< link time of all collectives of a step
   double bound_ms = 0;   ///< the best the simulation finds, never below max(compute, communication)
   double simulated_overlapped_ms = 0, simulated_blocking_ms = 0;
-  double skew_ms = 0;  ///< waiting that remains when the link takes no time: ranks waiting for each other
+  double skew_ms = 0;  ///< of an overlapped step, waiting for a rank that had not launched yet: imbalance, no communication
+  std::map<std::string, double> stage_ms;  ///< "fwd.experts": compute time of all layers, per rank and step
   OverlapSummary overlap, simulated_overlap;
   int num_rounds = 0;
   Timeline measured, simulated;

@@ -45,6 +45,7 @@ at::Tensor Pending::await(CollectiveReport* report) {
   report_.awaited_us = now_us();
   at::Tensor result = flight->finish(report_);
   report_.waited_us = std::max(0.0, now_us() - report_.awaited_us - report_.copied_us);
+  report_.started_us = std::max(report_.started_us, report_.launched_us);
   if (report) *report = std::move(report_);
   return result;
 }

@@ -15,6 +15,7 @@ struct CollectiveReport {
   std::string name;         ///< as given at launch: "mb0.l3.fwd.dispatch"
   std::string group;        ///< the communicator's name
   double launched_us = 0;   ///< when this rank launched it
+  double started_us = 0;    ///< when its last participant launched it, as far as the transport knows (else launched_us)
   double completed_us = 0;  ///< when its data was complete (not when somebody asked for it)
   double awaited_us = 0;    ///< when this rank asked for it
   double waited_us = 0;     ///< how long the caller then stood still: the exposed time

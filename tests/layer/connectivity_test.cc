@@ -130,7 +130,7 @@ TEST(ConnectivityConfig, WritingAndReadingIsTheIdentity) {
     const std::string spelled = text;
     EXPECT_EQ(config.contains("farskip_skip"), spelled.starts_with("skip=2") || spelled.starts_with("skip=3")) << text;
   }
-  json config;
+  json config = json::object();
   EXPECT_THAT(error_of([&] {
                 Connectivity({farskip_skip, standard_skip, farskip_skip}).to_config(config);
               }),

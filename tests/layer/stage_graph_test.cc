@@ -111,15 +111,15 @@ TEST(StageGraph, FanInOfTheFeedForwardInputIsReversed) {
   const Node& view = graph.node(graph.find("mb0.l2.bwd.view_ff"));
   std::vector<std::string> names;
   for (ValueId v : view.output_grads.back()) names.push_back(graph.value(v).name);
-  EXPECT_THAT(names, ElementsAre("d(mb0.l2.u)/shared", "d(mb0.l2.u)/permute", "d(mb0.l2.u)/route"));
+  EXPECT_THAT(names, ElementsAre("d(mb0.l2.u)/l2.shared", "d(mb0.l2.u)/l2.permute", "d(mb0.l2.u)/l2.route"));
 }
 
 TEST(StageGraph, DispatchAndCombineSwapInTheBackwardPass) {
   const StageGraph graph = GraphCase{}.graph();
-  EXPECT_THAT(read_names(graph, "mb0.l2.bwd.combine"), ElementsAre("d(mb0.l2.returned)/unpermute"));
-  EXPECT_THAT(read_names(graph, "mb0.l2.bwd.experts"), ElementsAre("d(mb0.l2.done)/combine"));
-  EXPECT_THAT(read_names(graph, "mb0.l2.bwd.dispatch"), ElementsAre("d(mb0.l2.received)/experts"));
-  EXPECT_THAT(read_names(graph, "mb0.l2.bwd.permute"), ElementsAre("d(mb0.l2.rows)/dispatch"));
+  EXPECT_THAT(read_names(graph, "mb0.l2.bwd.combine"), ElementsAre("d(mb0.l2.returned)/l2.unpermute"));
+  EXPECT_THAT(read_names(graph, "mb0.l2.bwd.experts"), ElementsAre("d(mb0.l2.done)/l2.combine"));
+  EXPECT_THAT(read_names(graph, "mb0.l2.bwd.dispatch"), ElementsAre("d(mb0.l2.received)/l2.experts"));
+  EXPECT_THAT(read_names(graph, "mb0.l2.bwd.permute"), ElementsAre("d(mb0.l2.rows)/l2.dispatch"));
   EXPECT_EQ(graph.node(graph.find("mb0.l2.bwd.combine")).group, Group::expert);
   EXPECT_EQ(graph.find(0, 2, Pass::backward, Stage::counts), no_node);  // numbers of rows have no gradient
 }
