@@ -24,6 +24,7 @@ namespace farskip::cli {
 void add_prepare(CLI::App& app);
 void add_train(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_compare(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_verify(CLI::App& app);
 void add_show(CLI::App& app);

@@ -23,6 +23,7 @@ constexpr void (*kCommands[])(CLI::App&) = {
 #ifdef FARSKIP_TORCH
     add_train,
     add_bench,
+    add_compare,
     add_generate,
     add_verify,
 #endif

@@ -148,10 +148,10 @@ int group_size(const StageGraph& graph, Group group) {
 
 }  // namespace
 
-CostTable CostTable::without_communication(const StageGraph& graph) const {
+CostTable CostTable::with_slower_communication(const StageGraph& graph, double factor) const {
   CostTable table = *this;
   for (NodeId id = 0; id < graph.num_nodes(); ++id) {
-    if (graph.node(id).is_collective()) table.us[id] = 0;
+    if (graph.node(id).is_collective()) table.us[id] *= factor;
   }
   return table;
 }

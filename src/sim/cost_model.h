@@ -19,7 +19,9 @@ struct CostTable {
   /// The link that carries a collective, named by a communicator.
   Group link_of(const Node& node) const { return one_link ? Group::world : node.group; }
   /// The same with free communication: what T_compute is.
-  CostTable without_communication(const StageGraph& graph) const;
+  CostTable without_communication(const StageGraph& graph) const { return with_slower_communication(graph, 0); }
+  /// The same with every collective taking `factor` times as long.
+  CostTable with_slower_communication(const StageGraph& graph, double factor) const;
 };
 
 /// What flows through one microbatch on one rank.

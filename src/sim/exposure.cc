@@ -27,7 +27,7 @@ double independent_compute_us(const StageGraph& graph, const CostTable& costs, N
 
 }  // namespace
 
-ExposureHint exposure_hint(const StageGraph& graph, const CostTable& costs) {
+ExposureHint exposure_hint(const StageGraph& graph, const CostTable& costs, bool overlapped) {
   auto in_layers = [&](const Node& node) { return node.layer >= 0 && node.layer < graph.num_layers(); };
   int first = graph.num_layers(), last = -1;
   for (const Node& node : graph.nodes()) {
@@ -46,8 +46,9 @@ ExposureHint exposure_hint(const StageGraph& graph, const CostTable& costs) {
       at_an_end.insert(graph.name(id));
     }
   }
-  return [at_an_end = std::move(at_an_end)](const CollectiveTiming& timing) {
-    return at_an_end.contains(timing.name) ? Exposure::first_or_last_layer : Exposure::none;
+  return [at_an_end = std::move(at_an_end), overlapped](const CollectiveTiming& timing) {
+    if (at_an_end.contains(timing.name)) return Exposure::first_or_last_layer;
+    return overlapped ? Exposure::none : Exposure::not_enabled;
   };
 }
 

@@ -9,6 +9,7 @@ namespace farskip {
 struct SearchOptions {
   int max_microbatches_in_flight = 1;  ///< forward passes begun and not yet differentiated: bounds memory
   int num_perturbed = 16;              ///< additional list schedules under perturbed priorities
+  double tolerance = 1e-3;             ///< orders this close to the fastest count as equally fast
   uint64_t seed = 1;
 };
 

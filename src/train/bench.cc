@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "exec/profile.h"
+#include "sim/exposure.h"
 #include "sim/search.h"
-#include "train/trainer.h"
 
 namespace farskip {
 
@@ -57,6 +57,7 @@ class Bench {
  private:
   TrainingSession make_session() {
     const auto& config = options_.config;
+    if (options_.samples) return TrainingSession(config, context_.world, options_.samples);
     const auto vocab = TrainingModel::load(config).config.vocab_size;
     return TrainingSession(config, context_.world, synthetic_samples(config.seq_length, vocab, 7));
   }
@@ -104,6 +105,7 @@ class Bench {
       }
       link_.bytes_per_second = mean_over_ranks(bytes) / (comm_us - latency_us) * 1e6;
     }
+    result_.link_spec = link_;
     result_.link = link_.to_string();
   }
 
@@ -120,7 +122,7 @@ class Bench {
     result_.simulated.title = "simulated: " + schedule_.name;
     result_.simulated_overlapped_ms = planned.step_us / 1e3;
     result_.simulated_blocking_ms = simulate(graph, reference_, costs_).step_us / 1e3;
-    result_.simulated_overlap = summarize(measure_overlap(planned.timeline, exposure_hint(graph, true)));
+    result_.simulated_overlap = summarize(measure_overlap(planned.timeline, exposure_hint(graph, costs_)));
     result_.bound_ms = std::max(std::min(found.step_us, planned.step_us), lane_bound_us(graph, costs_)) / 1e3;
     for (NodeId id = 0; id < graph.num_nodes(); ++id) {
       const Node& node = graph.node(id);
@@ -153,7 +155,7 @@ class Bench {
     std::vector<std::vector<double>> times(num_modes);
     std::vector<CollectiveTiming> timings;
     double skew_us = 0;
-    const auto hint = exposure_hint(session_.graph(), options_.config.schedule != "reference");
+    const auto hint = exposure_hint(session_.graph(), costs_, options_.config.schedule != "reference");
     for (int round = 0; round < options_.num_rounds; ++round) {
       for (int turn = 0; turn < num_modes; ++turn) {
         const auto mode = static_cast<Mode>((turn + round) % num_modes);

@@ -25,10 +25,12 @@ struct BenchOptions {
   BenchLink link;
   int num_rounds = 100;
   int num_check_steps = 2;
+  SampleSource samples;  ///< null: synthetic tokens
 };
 
 struct BenchResult {
   std::string schedule, link;
+  LinkSpec link_spec;
   uint64_t schedule_hash = 0;
   Estimate t_blocking_ms, t_overlapped_ms, t_compute_ms;
   Estimate saved;        ///< (blocking - overlapped) / (blocking - compute)
@@ -37,7 +39,8 @@ struct BenchResult {
   double t_comm_ms = 0;  ///< link time of all collectives of a step
   double bound_ms = 0;   ///< the best the simulation finds, never below max(compute, communication)
   double simulated_overlapped_ms = 0, simulated_blocking_ms = 0;
-  double skew_ms = 0;  ///< of an overlapped step, waiting for a rank that had not launched yet: imbalance, no communication
+  double skew_ms =
+      0;  ///< of an overlapped step, waiting for a rank that had not launched yet: imbalance, no communication
   std::map<std::string, double> stage_ms;  ///< "fwd.experts": compute time of all layers, per rank and step
   OverlapSummary overlap, simulated_overlap;
   int num_rounds = 0;

@@ -11,6 +11,7 @@
 #include "base/progress.h"
 #include "base/stats.h"
 #include "exec/profile.h"
+#include "sim/exposure.h"
 #include "sim/search.h"
 
 namespace farskip {
@@ -184,13 +185,13 @@ class Trainer {
     summary_.load = session_.stats().load;
     summary_.measured = last_.timeline;
     summary_.measured.title = "measured: " + schedule_.name;
-    const bool overlapped = config_.schedule != "reference";
-    summary_.overlap = summarize(measure_overlap(last_.timeline, exposure_hint(session_.graph(), overlapped)));
     if (costs_.us.empty()) {
       CostProfile profile(session_.graph());
       profile.add(last_);
       costs_ = profile.table(context_.link->spec(), *session_.communicators().world);
     }
+    const auto hint = exposure_hint(session_.graph(), costs_, config_.schedule != "reference");
+    summary_.overlap = summarize(measure_overlap(last_.timeline, hint));
     summary_.simulated = simulate(session_.graph(), schedule_, costs_).timeline;
     summary_.simulated.title = "simulated: " + schedule_.name;
   }

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "trace/charts.h"
 #include "trace/overlap.h"
 #include "train/launch.h"
 #include "train/session.h"
@@ -29,15 +30,11 @@ struct TrainData {
 };
 SampleSource samples_of(std::shared_ptr<const GptDataset> dataset);
 
-/// Marks the collectives that no order can hide: nothing of the graph can run beside them. See unhideable().
-ExposureHint exposure_hint(const StageGraph& graph, bool overlapped);
-
-/// Collectives of the graph beside which no compute stage may run, whatever the order: each stage is their predecessor
-/// or their successor.
-std::vector<NodeId> unhideable(const StageGraph& graph);
-
 /// Trains on this rank. `config` is resolved. Returns the summary on every rank (complete on rank 0).
 TrainSummary train(const TrainConfig& config, const TrainData& data, RankContext& context);
+
+/// Rows per expert and layer in the last step.
+Heatmap expert_load_heatmap(const TrainSummary& summary);
 
 /// Writes the HTML report of one run.
 void write_report(const TrainConfig& config, const TrainSummary& summary, const std::string& path);

@@ -1,0 +1,98 @@
+#include "train/compare.h"
+
+#include "base/files.h"
+#include "base/log.h"
+#include "data/byte_tokenizer.h"
+#include "data/trigram.h"
+#include "trace/render.h"
+#include "trace/report.h"
+
+namespace farskip {
+
+CompareResult compare(const CompareOptions& options, const TrainData& data, RankContext& context) {
+  CompareResult result;
+  const bool first = context.world.rank() == 0;
+  BenchOptions bench{options.config, options.link, options.num_rounds, 2, samples_of(data.train)};
+  for (const std::string& connectivity : options.connectivities) {
+    CompareResult::Run run{connectivity, {}, {}};
+    bench.config.connectivity = connectivity;
+    if (first) log_info(fmt::format("{}: blocking, overlapped and compute-only steps", connectivity));
+    run.bench = bench_train(bench, context);
+    bench.link = {run.bench.link_spec, 0};
+    TrainConfig config = options.config;
+    config.connectivity = connectivity;
+    if (!options.output.empty()) config.save = options.output + "/" + connectivity;
+    context.link->set_spec(run.bench.link_spec);
+    run.train = train(config, data, context);
+    result.runs.push_back(std::move(run));
+  }
+  if (data.valid && first) {
+    const auto samples = std::min(data.valid->size(), options.config.eval_iters * options.config.global_batch_size);
+    result.trigram_loss = trigram_loss(*data.train, *data.valid, ByteTokenizer::kVocabSize, samples);
+  }
+  return result;
+}
+
+Table CompareResult::table() const {
+  Table table{{"figure"}, {}, {}};
+  for (const Run& run : runs) table.columns.push_back(run.connectivity);
+  auto row = [&](const std::string& name, auto&& text) {
+    table.rows.push_back({name});
+    for (const Run& run : runs) table.rows.back().push_back(text(run));
+  };
+  auto percent = [](const OverlapRow& overlap) { return fmt::format("{:.1f} %", 100 * overlap.hidden()); };
+  row("T_blocking, ms a step", [](const Run& r) { return fmt::format("{:.1f}", r.bench.t_blocking_ms.value); });
+  row("T_overlapped", [](const Run& r) { return fmt::format("{:.1f}", r.bench.t_overlapped_ms.value); });
+  row("T_compute", [](const Run& r) { return fmt::format("{:.1f}", r.bench.t_compute_ms.value); });
+  row("bound", [](const Run& r) { return fmt::format("{:.1f}", r.bench.bound_ms); });
+  row("hidden forward", [&](const Run& r) { return percent(r.bench.overlap.hideable_forward); });
+  row("hidden backward", [&](const Run& r) { return percent(r.bench.overlap.hideable_backward); });
+  row("hidden total", [&](const Run& r) { return percent(r.bench.overlap.hideable_total); });
+  row("saved of what blocking waits", [](const Run& r) { return fmt::format("{:.1f} %", 100 * r.bench.saved.value); });
+  row("efficiency (bound / overlapped)", [](const Run& r) { return fmt::format("{:.3f}", r.bench.efficiency.value); });
+  row("speed-up over blocking", [](const Run& r) { return fmt::format("{:.3f}", r.bench.speedup.value); });
+  row("training loss, last", [](const Run& r) { return fmt::format("{:.4f}", r.train.losses.back().second); });
+  row("validation loss", [](const Run& r) {
+    return r.train.validation_losses.empty() ? "-" : fmt::format("{:.4f}", r.train.validation_losses.back().second);
+  });
+  if (trigram_loss > 0)
+    row("byte trigram on the same text", [&](const Run&) { return fmt::format("{:.4f}", trigram_loss); });
+  table.note = fmt::format(
+      "Link {}. Hidden: of the communication that some order could hide. Blocking and overlapped steps left the same "
+      "bits "
+      "in every weight.",
+      runs.front().bench.link);
+  return table;
+}
+
+void write_compare_report(const CompareOptions& options, const CompareResult& result, const std::string& path) {
+  HtmlReport report("farskip compare: " + options.config.model, fmt::format("layout {}", options.config.layout));
+  report.add_table(result.table());
+  LineChart losses{"Loss on real text", "iteration", "nats per token", {}, false, false};
+  for (const auto& run : result.runs) {
+    Series training{run.connectivity + ", training", {}}, validation{run.connectivity + ", validation", {}};
+    for (const auto& [i, loss] : run.train.losses) training.points.emplace_back(static_cast<double>(i), loss);
+    for (const auto& [i, loss] : run.train.validation_losses)
+      validation.points.emplace_back(static_cast<double>(i), loss);
+    losses.series.push_back(std::move(training));
+    if (!validation.points.empty()) losses.series.push_back(std::move(validation));
+  }
+  if (result.trigram_loss > 0) {
+    losses.series.push_back(
+        {"byte trigram",
+         {{1, result.trigram_loss}, {static_cast<double>(options.config.train_iters), result.trigram_loss}}});
+  }
+  report.add_line_chart(losses);
+  for (const auto& run : result.runs) {
+    report.add_heading(run.connectivity);
+    report.add_bar_chart(
+        overlap_bars("Communication per collective, " + run.bench.schedule, run.bench.overlap, run.bench.num_rounds));
+    report.add_table(overlap_table(run.bench.overlap, run.bench.num_rounds));
+    report.add_timeline(render_svg({run.bench.simulated, run.bench.measured}),
+                        "one step: simulated above, measured below, rank 0");
+    report.add_heatmap(expert_load_heatmap(run.train));
+  }
+  write_file(path, report.html());
+}
+
+}  // namespace farskip

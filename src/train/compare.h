@@ -1,0 +1,34 @@
+#pragma once
+// farskip compare: one model, trained once per connectivity over an emulated link, with what overlap brought to each.
+
+#include "train/bench.h"
+#include "train/trainer.h"
+
+namespace farskip {
+
+struct CompareOptions {
+  TrainConfig config;                       ///< resolved; its connectivity is replaced
+  std::vector<std::string> connectivities;  ///< spellings
+  BenchLink link;                           ///< calibrated on the first connectivity, then the same for all
+  int num_rounds = 30;                      ///< steps of each kind in the benchmark
+  std::string output;                       ///< models are saved to OUTPUT/CONNECTIVITY
+};
+
+struct CompareResult {
+  struct Run {
+    std::string connectivity;
+    BenchResult bench;
+    TrainSummary train;
+  };
+  std::vector<Run> runs;
+  double trigram_loss = 0;  ///< of a byte trigram model on the same validation tokens, nats per token; 0: no validation
+  Table table() const;
+};
+
+/// Runs on this rank; called by all.
+CompareResult compare(const CompareOptions& options, const TrainData& data, RankContext& context);
+
+/// One page, nothing from the network: loss curves, overlap per collective, timelines, expert load.
+void write_compare_report(const CompareOptions& options, const CompareResult& result, const std::string& path);
+
+}  // namespace farskip
