@@ -1,4 +1,5 @@
 #pragma once
+// The training loss.
 
 #include <ATen/core/Tensor.h>
 

@@ -1,4 +1,5 @@
 #pragma once
+// RMSNorm, with its own backward that keeps the input once.
 
 #include "nn/weights.h"
 

@@ -34,7 +34,7 @@ struct Workload {
   double tokens() const { return decode ? sequences : sequences * seq_length; }
 };
 
-/// Bytes that one rank hands to the collective `node`, what stays on the rank included (docs/planner, a.3).
+/// Bytes that one rank hands to the collective `node`, what stays on the rank included (docs/machines.md).
 double collective_bytes(const StageGraph& graph, const ModelConfig& model, const Workload& load, NodeId node);
 
 /// Time of a collective that moves `bytes` among `ranks` ranks: what leaves the rank over the bandwidth, plus latency.

@@ -1,5 +1,5 @@
 #pragma once
-// Machines as a cost model sees them. Figures are measured or vendors' (docs/planner names the sources).
+// Machines as a cost model sees them. Figures are measured or vendors' (docs/machines.md names the sources).
 
 #include <string>
 #include <vector>
