@@ -1,7 +1,9 @@
 #include "sim/search.h"
 
 #include <algorithm>
+#include <deque>
 #include <fstream>
+#include <map>
 #include <numeric>
 #include <random>
 #include <set>
@@ -19,6 +21,13 @@ namespace {
 struct Priorities {
   std::string name;
   std::vector<double> value;
+  /// Passes whose stages keep exactly this order: the lane rather waits than runs a later one early, which may be what
+  /// the next collective hides under.
+  bool strict_forward = false, strict_backward = false;
+
+  bool strict(const Node& node) const {
+    return (node.pass == Pass::forward && strict_forward) || (node.pass == Pass::backward && strict_backward);
+  }
 };
 
 struct Edges {
@@ -44,73 +53,150 @@ std::vector<double> bottom_levels(const StageGraph& graph, const Edges& edges, c
   return level;
 }
 
+bool is_gradient_reduction(const Node& node) {
+  return node.stage == Stage::grad_reduce || node.stage == Stage::grad_reduce_experts;
+}
+
 /// Greedy list scheduling in simulated time: collectives are launched as soon as they can be, and whenever the compute
-/// lane is free it takes the ready stage with the smallest priority; it waits only where nothing is ready.
-std::vector<NodeId> list_schedule(const StageGraph& graph, const Edges& edges, const CostTable& costs,
-                                  const Priorities& priorities, int max_in_flight) {
-  using Entry = std::pair<double, NodeId>;
-  std::set<Entry> ready;                                                // compute stages whose inputs are there
-  std::set<Entry> arriving;                                             // (completion, collective)
-  std::vector<std::set<Entry>> held(graph.options().num_microbatches);  // kept back to bound memory
-  std::vector<int> missing = edges.num_predecessors;
-  std::vector<int> backward_left(graph.options().num_microbatches, 0);
-  std::vector<double> links(4, 0);
-  std::vector<NodeId> order;
-  double now = 0;
-  int allowed = max_in_flight;  // microbatches below this may begin
-  for (const Node& node : graph.nodes()) {
-    if (node.pass == Pass::backward) ++backward_left[node.microbatch];
+/// lane is free it takes the ready stage with the smallest priority; it waits only where nothing is ready. Gradient
+/// reductions, which nobody needs before the end, must not stand in the way of the layers' collectives on the same
+/// link: they wait for a stage that covers most of them, or until no such collective is left.
+class ListScheduler {
+ public:
+  ListScheduler(const StageGraph& graph, const Edges& edges, const CostTable& costs, const Priorities& priorities,
+                int max_in_flight)
+      : graph_(graph),
+        edges_(edges),
+        costs_(costs),
+        priorities_(priorities),
+        held_(graph.options().num_microbatches),
+        missing_(edges.num_predecessors),
+        backward_left_(graph.options().num_microbatches, 0),
+        links_(4, 0),
+        allowed_(max_in_flight) {
+    for (const Node& node : graph.nodes()) {
+      if (node.pass == Pass::backward) ++backward_left_[node.microbatch];
+      if (node.is_collective() && node.pass != Pass::step) ++layer_collectives_left_;
+    }
+    for (NodeId id = 0; id < graph.num_nodes(); ++id) {
+      const Node& node = graph.node(id);
+      if (!node.is_collective() && priorities.strict(node)) sequences_[{node.microbatch, node.pass}].push_back(id);
+    }
+    for (auto& [key, nodes] : sequences_) {
+      std::sort(nodes.begin(), nodes.end(),
+                [&](NodeId a, NodeId b) { return priorities.value[a] > priorities.value[b]; });
+    }
   }
-  auto launch = [&](NodeId id) {
-    double& free = links[static_cast<size_t>(costs.link_of(graph.node(id)))];
-    free = std::max(now, free) + costs.us[id];
-    arriving.insert({free, id});
-    order.push_back(id);
-  };
-  auto enable = [&](NodeId id) {
-    const Node& node = graph.node(id);
-    if (node.is_collective()) {
-      launch(id);
-    } else if (node.pass == Pass::forward && graph.options().scope != Scope::forward && node.microbatch >= allowed) {
-      held[node.microbatch].insert({priorities.value[id], id});
-    } else {
-      ready.insert({priorities.value[id], id});
+
+  std::vector<NodeId> run() {
+    for (NodeId id = 0; id < graph_.num_nodes(); ++id) {
+      if (missing_[id] == 0) enable(id);
     }
-  };
-  auto finish = [&](NodeId id) {
-    const Node& node = graph.node(id);
-    for (NodeId s : edges.successors[id]) {
-      if (--missing[s] == 0) enable(s);
-    }
-    if (node.pass == Pass::backward && --backward_left[node.microbatch] == 0) {
-      const int next = allowed++;
-      if (next < graph.options().num_microbatches) ready.insert(held[next].begin(), held[next].end());
-    }
-  };
-  for (NodeId id = 0; id < graph.num_nodes(); ++id) {
-    if (missing[id] == 0) enable(id);
-  }
-  while (!ready.empty() || !arriving.empty()) {
-    while (!arriving.empty() && (arriving.begin()->first <= now || ready.empty())) {
-      const auto [when, id] = *arriving.begin();
-      arriving.erase(arriving.begin());
-      now = std::max(now, when);
+    while (!ready_.empty() || !arriving_.empty() || !reductions_.empty()) {
+      auto chosen = choose();
+      while (!arriving_.empty() && (arriving_.begin()->first <= now_ || chosen == ready_.end())) {
+        const auto [when, id] = *arriving_.begin();
+        arriving_.erase(arriving_.begin());
+        now_ = std::max(now_, when);
+        finish(id);
+        chosen = choose();
+      }
+      launch_reductions(chosen == ready_.end() ? no_node : chosen->second);
+      if (chosen == ready_.end()) {
+        FARSKIP_CHECK(!arriving_.empty(), "list scheduling is stuck");
+        continue;
+      }
+      const NodeId id = chosen->second;
+      ready_.erase(chosen);
+      if (priorities_.strict(graph_.node(id))) sequence_of(id).pop_back();
+      order_.push_back(id);
+      now_ += costs_.us[id];
       finish(id);
     }
-    if (ready.empty()) continue;
-    const NodeId id = ready.begin()->second;
-    ready.erase(ready.begin());
-    order.push_back(id);
-    now += costs.us[id];
-    finish(id);
+    FARSKIP_CHECK(static_cast<int>(order_.size()) == graph_.num_nodes(), "list scheduling left nodes out");
+    return std::move(order_);
   }
-  FARSKIP_CHECK(static_cast<int>(order.size()) == graph.num_nodes(), "list scheduling left nodes out");
-  return order;
-}
+
+ private:
+  using Entry = std::pair<double, NodeId>;
+
+  std::vector<NodeId>& sequence_of(NodeId id) { return sequences_[{graph_.node(id).microbatch, graph_.node(id).pass}]; }
+
+  /// The ready stage to run next; the end where there is none.
+  std::set<Entry>::iterator choose() {
+    return std::find_if(ready_.begin(), ready_.end(), [&](const Entry& entry) {
+      return !priorities_.strict(graph_.node(entry.second)) || sequence_of(entry.second).back() == entry.second;
+    });
+  }
+
+  double& link(NodeId id) { return links_[static_cast<size_t>(costs_.link_of(graph_.node(id)))]; }
+
+  void launch(NodeId id) {
+    link(id) = std::max(now_, link(id)) + costs_.us[id];
+    arriving_.insert({link(id), id});
+    order_.push_back(id);
+    if (graph_.node(id).pass != Pass::step) --layer_collectives_left_;
+  }
+
+  /// `next`: the stage that runs now, or no_node.
+  void launch_reductions(NodeId next) {
+    while (!reductions_.empty()) {
+      const NodeId id = reductions_.front();
+      const double covered = next == no_node ? 0 : costs_.us[next];
+      const bool shares_link = costs_.one_link;
+      const bool stuck = next == no_node && arriving_.empty();
+      const bool now = link(id) <= now_ && covered >= 0.8 * costs_.us[id];
+      if (shares_link && layer_collectives_left_ > 0 && !now && !stuck) return;
+      reductions_.pop_front();
+      launch(id);
+    }
+  }
+
+  void enable(NodeId id) {
+    const Node& node = graph_.node(id);
+    if (is_gradient_reduction(node)) {
+      reductions_.push_back(id);
+    } else if (node.is_collective()) {
+      launch(id);
+    } else if (node.pass == Pass::forward && graph_.options().scope != Scope::forward && node.microbatch >= allowed_) {
+      held_[node.microbatch].insert({priorities_.value[id], id});
+    } else {
+      ready_.insert({priorities_.value[id], id});
+    }
+  }
+
+  void finish(NodeId id) {
+    const Node& node = graph_.node(id);
+    for (NodeId s : edges_.successors[id]) {
+      if (--missing_[s] == 0) enable(s);
+    }
+    if (node.pass == Pass::backward && --backward_left_[node.microbatch] == 0) {
+      const int next = allowed_++;
+      if (next < graph_.options().num_microbatches) ready_.insert(held_[next].begin(), held_[next].end());
+    }
+  }
+
+  const StageGraph& graph_;
+  const Edges& edges_;
+  const CostTable& costs_;
+  const Priorities& priorities_;
+  std::set<Entry> ready_;                                          ///< compute stages whose inputs are there
+  std::set<Entry> arriving_;                                       ///< (completion, collective)
+  std::deque<NodeId> reductions_;                                  ///< gradient reductions that wait for a good moment
+  std::vector<std::set<Entry>> held_;                              ///< kept back to bound memory
+  std::map<std::pair<int, Pass>, std::vector<NodeId>> sequences_;  ///< strict passes, the next stage last
+  std::vector<int> missing_;
+  std::vector<int> backward_left_;
+  std::vector<double> links_;  ///< when each is free
+  std::vector<NodeId> order_;
+  double now_ = 0;
+  int allowed_;  ///< microbatches below this may begin
+  int layer_collectives_left_ = 0;
+};
 
 /// Position of each node in the paper's order; weight gradients `slots` layers later, so that they move into gaps.
 Priorities paper_priorities(const StageGraph& graph, const std::vector<NodeId>& paper, int delay, std::string name) {
-  Priorities result{std::move(name), std::vector<double>(graph.num_nodes())};
+  Priorities result{.name = std::move(name), .value = std::vector<double>(graph.num_nodes())};
   for (size_t i = 0; i < paper.size(); ++i) {
     const bool wgrad = graph.node(paper[i]).pass == Pass::wgrad;
     result.value[paper[i]] = static_cast<double>(i) + (wgrad ? delay : 0);
@@ -129,13 +215,26 @@ SearchResult search_schedule(const StageGraph& graph, const CostTable& costs, co
 
   std::vector<Priorities> rules;
   const int per_layer = 1 + graph.num_nodes() / std::max(1, graph.num_layers() * graph.options().num_microbatches);
+  auto strict = [](Priorities p, bool backward) {
+    p.strict_forward = true;
+    p.strict_backward = backward;
+    p.name += backward ? ", strict" : ", strict forward";
+    return p;
+  };
+  for (bool backward : {true, false}) {
+    const std::string name = "paper order, weight gradients in gaps";
+    rules.push_back(strict(paper_priorities(graph, paper_order, per_layer / 4, name), backward));
+    rules.push_back(strict(paper_priorities(graph, paper_order, per_layer, name + " of two layers"), backward));
+  }
+  rules.push_back(
+      strict(paper_priorities(graph, paper_order, graph.num_nodes(), "paper order, weight gradients last"), true));
   rules.push_back(paper_priorities(graph, paper_order, 0, "paper order, gaps filled"));
   rules.push_back(paper_priorities(graph, paper_order, per_layer / 4, "paper order, weight gradients in gaps"));
   rules.push_back(
       paper_priorities(graph, paper_order, per_layer, "paper order, weight gradients in gaps of two layers"));
   rules.push_back(paper_priorities(graph, paper_order, graph.num_nodes(), "paper order, weight gradients last"));
   auto by_level = [&](bool defer, std::string name) {
-    Priorities p{std::move(name), std::vector<double>(graph.num_nodes())};
+    Priorities p{.name = std::move(name), .value = std::vector<double>(graph.num_nodes())};
     for (NodeId id = 0; id < graph.num_nodes(); ++id) {
       p.value[id] = -levels[id] + (defer && graph.node(id).pass == Pass::wgrad ? longest : 0);
     }
@@ -145,16 +244,19 @@ SearchResult search_schedule(const StageGraph& graph, const CostTable& costs, co
   rules.push_back(by_level(true, "critical path, weight gradients in gaps"));
   std::mt19937_64 random(options.seed);
   for (int i = 0; i < options.num_perturbed; ++i) {
-    Priorities p = rules[i % 4];
+    Priorities p = rules[i % 8];
     p.name = fmt::format("{}, perturbed {}", p.name, i);
-    // Uniform in [0, 1) from the generator's own bits: the standard distributions differ between libraries.
-    for (double& v : p.value) v += 8.0 * static_cast<double>(random() >> 11) * 0x1p-53;
+    for (NodeId id = 0; id < graph.num_nodes(); ++id) {
+      if (p.strict(graph.node(id))) continue;
+      // Uniform in [0, 1) from the generator's own bits: the standard distributions differ between libraries.
+      p.value[id] += 8.0 * static_cast<double>(random() >> 11) * 0x1p-53;
+    }
     rules.push_back(std::move(p));
   }
 
   std::vector<Schedule> schedules = {paper};
   for (const Priorities& rule : rules) {
-    const auto order = list_schedule(graph, edges, costs, rule, options.max_microbatches_in_flight);
+    const auto order = ListScheduler(graph, edges, costs, rule, options.max_microbatches_in_flight).run();
     schedules.push_back(overlapped_schedule(graph, order, rule.name));
   }
   SearchResult best;

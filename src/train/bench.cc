@@ -116,6 +116,8 @@ class Bench {
     schedule_ =
         options_.config.schedule == "search" ? found.schedule : named_schedule(options_.config.schedule, graph, costs_);
     result_.schedule = schedule_.name;
+    for (const auto& candidate : found.candidates)
+      result_.candidates.emplace_back(candidate.name, candidate.step_us / 1e3);
     result_.schedule_hash = hash(graph, schedule_);
     const Simulation planned = simulate(graph, schedule_, costs_);
     result_.simulated = planned.timeline;
@@ -255,6 +257,7 @@ nlohmann::json BenchResult::to_json() const {
                       {"simulated_overlapped", simulated_overlapped_ms},
                       {"rank_skew", skew_ms},
                       {"unit", "ms"}};
+  for (const auto& [name, ms] : candidates) json["candidates"][name] = ms;
   for (const auto& [stage, ms] : stage_ms) json["stages"][stage] = ms;
   for (const auto& row : overlap.kinds) json["collectives"].push_back(to_json(row, num_rounds));
   for (const auto& row : simulated_overlap.kinds) json["simulated_collectives"].push_back(to_json(row, 1));

@@ -30,6 +30,7 @@ struct BenchOptions {
 
 struct BenchResult {
   std::string schedule, link;
+  std::vector<std::pair<std::string, double>> candidates;  ///< orders the search tried, simulated ms a step
   LinkSpec link_spec;
   uint64_t schedule_hash = 0;
   Estimate t_blocking_ms, t_overlapped_ms, t_compute_ms;

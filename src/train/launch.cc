@@ -61,7 +61,9 @@ int run_on_ranks(const LaunchOptions& options, const std::function<void(RankCont
     return 0;
   }
   const bool processes = options.transport == TransportKind::gloo || options.transport == TransportKind::nccl;
-  if (processes && options.num_ranks > 1) return spawn_ranks(options.num_ranks, command_line());
+  if (processes && options.num_ranks > 1) {
+    return spawn_ranks(options.num_ranks, command_line(), {.silent_grace_s = options.timeout_s + 2});
+  }
   run_ranks(
       options.num_ranks,
       [&](World& world) {
