@@ -126,6 +126,7 @@ std::vector<NodeId> nearest_valid_order(const StageGraph& graph, const std::vect
 
 /// Places streams side by side. In its turn a stream goes on until its next node needs a collective that it launched in
 /// this very turn (or something of another stream); then the next stream takes over and runs under that collective.
+/// Counts are a few bytes: their stream waits for them, or both streams would stand before their dispatch at once.
 void append_side_by_side(const StageGraph& graph, const std::vector<std::vector<NodeId>>& streams,
                          std::vector<NodeId>& order, std::vector<bool>& placed) {
   std::vector<size_t> next(streams.size(), 0);
@@ -139,7 +140,7 @@ void append_side_by_side(const StageGraph& graph, const std::vector<std::vector<
         if (std::any_of(needed.begin(), needed.end(), [&](NodeId p) { return !placed[p] || in_flight[p]; })) break;
         order.push_back(id);
         placed[id] = true;
-        in_flight[id] = graph.node(id).is_collective();
+        in_flight[id] = graph.node(id).is_collective() && !row(graph.node(id).stage).host_sync;
       }
     }
   }

@@ -1,6 +1,7 @@
 #include "train/bench.h"
 
 #include <ATen/ATen.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 
@@ -35,6 +36,14 @@ namespace {
 
 enum Mode { blocking, overlapped, compute };
 constexpr int num_modes = 3;
+
+/// CPU time, user and system, that all threads of this process have used.
+double cpu_ms() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  auto ms = [](const timeval& time) { return static_cast<double>(time.tv_sec) * 1e3 + time.tv_usec / 1e3; };
+  return ms(usage.ru_utime) + ms(usage.ru_stime);
+}
 
 class Bench {
  public:
@@ -157,13 +166,17 @@ class Bench {
     std::vector<std::vector<double>> times(num_modes);
     std::vector<CollectiveTiming> timings;
     double skew_us = 0;
+    double waited_ms[num_modes] = {};
     const auto hint = exposure_hint(session_.graph(), costs_, options_.config.schedule != "reference");
     for (int round = 0; round < options_.num_rounds; ++round) {
       for (int turn = 0; turn < num_modes; ++turn) {
         const auto mode = static_cast<Mode>((turn + round) % num_modes);
+        const double cpu_before_ms = cpu_ms();
         StepResult step = timed_step(mode == blocking ? reference_ : schedule_, mode == compute ? LinkSpec{} : link_);
         times[mode].push_back((step.end_us - step.begin_us) / 1e3);
+        for (const auto& report : step.reports) waited_ms[mode] += report.waited_us / 1e3 / options_.num_rounds;
         if (mode != overlapped) continue;
+        result_.cpu_ms += (cpu_ms() - cpu_before_ms) / options_.num_rounds;
         for (const Span& span : step.timeline.spans) {
           if (span.kind == SpanKind::skew) skew_us += (span.end_us - span.begin_us) / options_.num_rounds;
         }
@@ -176,6 +189,8 @@ class Bench {
     }
     result_.measured.title = "measured: " + schedule_.name;
     result_.skew_ms = skew_us / 1e3;
+    result_.waited_blocking_ms = mean_over_ranks(waited_ms[blocking]);
+    result_.waited_overlapped_ms = mean_over_ranks(waited_ms[overlapped]);
     result_.overlap = summarize(timings);
     result_.num_rounds = options_.num_rounds;
     for (auto& mode : times) mode = slowest_rank(mode);
@@ -233,6 +248,10 @@ nlohmann::json to_json(const OverlapRow& row, int num_steps) {
 
 }  // namespace
 
+double BenchResult::waiting_hidden() const {
+  return waited_blocking_ms > 0 ? 1 - waited_overlapped_ms / waited_blocking_ms : 0;
+}
+
 nlohmann::json BenchResult::to_json() const {
   using farskip::to_json;
   nlohmann::json json{{"schedule", schedule},
@@ -256,6 +275,10 @@ nlohmann::json BenchResult::to_json() const {
                       {"simulated_blocking", simulated_blocking_ms},
                       {"simulated_overlapped", simulated_overlapped_ms},
                       {"rank_skew", skew_ms},
+                      {"waited_blocking", waited_blocking_ms},
+                      {"waited_overlapped", waited_overlapped_ms},
+                      {"waiting_hidden", waiting_hidden()},
+                      {"cpu", cpu_ms},
                       {"unit", "ms"}};
   for (const auto& [name, ms] : candidates) json["candidates"][name] = ms;
   for (const auto& [stage, ms] : stage_ms) json["stages"][stage] = ms;
@@ -285,7 +308,10 @@ std::string BenchResult::text() const {
       {"hidden backward", percent(overlap.hideable_backward),
        "of the hideable time; all: " + percent(overlap.backward)},
       {"hidden total", percent(overlap.hideable_total), "of the hideable time; all: " + percent(overlap.total)},
-      {"rank skew", fmt::format("{:.2f}", skew_ms), "ms of a step spent waiting for the other rank to launch"}};
+      {"rank skew", fmt::format("{:.2f}", skew_ms), "ms of a step spent waiting for the other rank to launch"},
+      {"waiting", fmt::format("{:.2f} -> {:.2f}", waited_blocking_ms, waited_overlapped_ms),
+       fmt::format("ms a step, blocking -> overlapped, skew included; {:.1f} % of it hidden", 100 * waiting_hidden())},
+      {"CPU time", fmt::format("{:.2f}", cpu_ms), "ms of this process in an overlapped step"}};
   return render_text(table) + "\n" + render_text(overlap, num_rounds);
 }
 

@@ -42,6 +42,10 @@ struct BenchResult {
   double simulated_overlapped_ms = 0, simulated_blocking_ms = 0;
   double skew_ms =
       0;  ///< of an overlapped step, waiting for a rank that had not launched yet: imbalance, no communication
+  double waited_blocking_ms = 0, waited_overlapped_ms = 0;  ///< the compute lane stood still for a collective, per step
+  double waiting_hidden() const;                            ///< 1 - overlapped / blocking
+  double cpu_ms = 0;  ///< CPU time of this process (loopback: of all ranks) in an overlapped step; over a network it
+                      ///< exceeds loopback's by what the transport costs
   std::map<std::string, double> stage_ms;  ///< "fwd.experts": compute time of all layers, per rank and step
   OverlapSummary overlap, simulated_overlap;
   int num_rounds = 0;

@@ -119,7 +119,10 @@ int spawn_ranks(int num_ranks, const std::vector<std::string>& argv, const Spawn
   double kill_us = 0;
   while (reap(children, first_failed)) {
     const double now = now_us();
-    if (terminate_us == 0 && (first_failed >= 0 || passed_on != 0)) terminate_us = now + options.grace_s * 1e6;
+    if (terminate_us == 0 && (first_failed >= 0 || passed_on != 0)) {
+      const bool silent = passed_on == 0 && WIFSIGNALED(children[first_failed].status);
+      terminate_us = now + (silent ? options.silent_grace_s : options.grace_s) * 1e6;
+    }
     if (terminate_us > 0 && kill_us == 0 && now >= terminate_us) {
       send_all(children, SIGTERM);
       kill_us = now + options.kill_s * 1e6;

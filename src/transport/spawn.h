@@ -8,7 +8,10 @@ namespace farskip {
 
 struct SpawnOptions {
   double grace_s = 5;  ///< after the first failure the others may end by themselves (and say why) for so long
-  double kill_s = 2;   ///< then SIGTERM, and after this SIGKILL
+  /// The same where a signal ended the first one: it could not tell the others, who must find out. At least the timeout
+  /// of collectives and 2 s.
+  double silent_grace_s = 5;
+  double kill_s = 2;  ///< then SIGTERM, and after this SIGKILL
 };
 
 /// Runs `num_ranks` copies of argv (argv[0]: path of the program) with torchrun's variables (RANK, WORLD_SIZE,

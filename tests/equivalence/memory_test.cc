@@ -1,0 +1,92 @@
+// The staged execution holds no more than a plain autograd graph of the same model: values go with their last reader,
+// and what a segment keeps for its backward goes with its backward.
+
+#include "exec/memory_meter.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "exec/executor.h"
+#include "model/initialize.h"
+#include "model/plain_model.h"
+#include "tests/equivalence/trial.h"
+#include "transport/loopback.h"
+
+namespace farskip::test {
+namespace {
+
+/// Hidden size 128, 6 layers.
+ModelConfig memory_model() {
+  ModelConfig config = load_model_config("small-moonlight");
+  config.layers.resize(6);
+  return config;
+}
+
+struct Peaks {
+  int64_t plain = 0, reference = 0, paper = 0;
+};
+
+/// Most bytes held at once during a step, weights and gradients (which exist before it) not counted.
+Peaks measure(const ModelConfig& config, at::ScalarType dtype, int64_t num_tokens) {
+  const Connectivity connectivity = Connectivity::farskip(config.num_layers());
+  ParameterSet parameters(std::make_shared<const ParameterTable>(config), {.dtype = dtype});
+  initialize(parameters, {.seed = 1});
+  parameters.update_values();
+  at::Tensor tokens = at::arange(num_tokens, at::kLong).mul_(7).remainder_(config.vocab_size).view({1, -1});
+  const Batch batch{tokens, tokens.roll(-1, 1), static_cast<double>(num_tokens)};
+
+  Peaks peaks;
+  const nn::ModelWeights weights = differentiable_copy(parameters);
+  plain_forward(config, connectivity, weights, batch).loss.backward();  // makes the gradients
+  {
+    const MemoryMeter meter;
+    plain_forward(config, connectivity, weights, batch).loss.backward();
+    peaks.plain = meter.peak_bytes();
+    EXPECT_LT(meter.live_bytes(), peaks.plain / 100);
+  }
+  run_ranks(1, [&](World& world) {
+    const StageMath math(config, parameters.weights(), num_tokens, {});
+    const StageGraph graph = build_graph(config, connectivity, {Phase::train, {}, 1, Scope::gradients});
+    const Communicators communicators = Communicators::make(world, {});
+    for (const char* name : {"reference", "paper"}) {
+      Executor executor(graph, named_order(name)(graph, config), math, parameters, communicators);
+      executor.run({batch});
+      const MemoryMeter meter;
+      const StepResult result = executor.run({batch});
+      (std::string(name) == "paper" ? peaks.paper : peaks.reference) = meter.peak_bytes();
+    }
+  });
+  return peaks;
+}
+
+class Memory : public ::testing::TestWithParam<at::ScalarType> {};
+
+TEST_P(Memory, PeakIsThatOfAPlainGraph) {
+  const Peaks peaks = measure(memory_model(), GetParam(), 512);
+  auto ratio = [&](int64_t bytes) { return static_cast<double>(bytes) / static_cast<double>(peaks.plain); };
+  fmt::print("{}: plain graph {:.1f} MiB; reference {:.3f}, paper {:.3f} of it\n", c10::toString(GetParam()),
+             static_cast<double>(peaks.plain) / (1 << 20), ratio(peaks.reference), ratio(peaks.paper));
+  EXPECT_GT(peaks.plain, 1 << 20);
+  EXPECT_LT(ratio(peaks.reference), 1.10);
+  EXPECT_LT(ratio(peaks.paper), 1.10);
+  EXPECT_GT(ratio(peaks.reference), 0.5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, Memory, ::testing::Values(at::kFloat, at::kBFloat16),
+                         [](const auto& info) { return info.param == at::kFloat ? "fp32" : "bf16"; });
+
+TEST(MemoryMeter, CountsWhatLivesAtOnce) {
+  const at::Tensor before = at::zeros({1 << 20}, at::kByte);
+  const MemoryMeter meter;
+  {
+    const at::Tensor a = at::zeros({1 << 20}, at::kByte);
+    { const at::Tensor b = at::zeros({1 << 20}, at::kByte); }
+    const at::Tensor c = at::zeros({1 << 19}, at::kByte);
+    EXPECT_EQ(meter.live_bytes(), (1 << 20) + (1 << 19));
+  }
+  EXPECT_EQ(meter.live_bytes(), 0);
+  EXPECT_EQ(meter.peak_bytes(), 2 << 20);
+}
+
+}  // namespace
+}  // namespace farskip::test

@@ -1,0 +1,102 @@
+// One, two and four ranks on the same global batch. Data-parallel ranks leave the same bits as one rank with as many
+// microbatches, since they add the same terms in the same order. Where experts are divided, their products run over
+// rows of several ranks: the largest difference is bounded (docs/numerics.md says why, and what was measured).
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include <mutex>
+
+#include "tests/equivalence/trial.h"
+
+namespace farskip::test {
+namespace {
+
+/// What all ranks of a trial hold together after its steps.
+struct Whole {
+  std::vector<double> losses;                           ///< per step
+  std::vector<std::vector<std::vector<int64_t>>> load;  ///< per step
+  std::map<std::string, at::Tensor> gradients;          ///< of the first step
+  std::map<std::string, at::Tensor> weights;            ///< after the last
+};
+
+Whole run_whole(const Trial& trial) {
+  Whole whole;
+  std::mutex mutex;
+  on_ranks(trial, [&](World& world) {
+    at::set_num_threads(1);  // on every layout: products of few rows have other bits with two threads
+    TrainingSession session = make_session(trial, world);
+    for (int step = 0; step < trial.num_steps; ++step) {
+      session.step(step, named_order("paper")(session.graph(), session.model().config));
+      const std::lock_guard lock(mutex);
+      if (step == 0) whole.gradients.merge(named_pieces(session.parameters(), true));
+      if (step + 1 == trial.num_steps) whole.weights.merge(named_pieces(session.parameters(), false));
+      if (world.rank() > 0) continue;
+      whole.losses.push_back(session.stats().loss);
+      whole.load.push_back(session.stats().load);
+    }
+  });
+  return whole;
+}
+
+/// The same global batch of 4 sequences on every layout.
+Trial on(const Layout& layout, const std::string& model, bool bf16) {
+  return {.model = model, .layout = layout, .num_microbatches = 4 / layout.world(), .bf16 = bf16};
+}
+
+/// Largest difference of one tensor, relative to the tensor's largest value.
+double relative(const std::map<std::string, at::Tensor>& a, const std::map<std::string, at::Tensor>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double worst = 0;
+  for (const auto& [name, tensor] : a) {
+    const double scale = tensor.abs().max().item<double>();
+    const double difference = (tensor - b.at(name)).abs().max().item<double>();
+    if (scale > 0) worst = std::max(worst, difference / scale);
+  }
+  return worst;
+}
+
+TEST(Ranks, OfDataParallelismLeaveTheBitsOfOne) {
+  for (const char* model : {"moonlight", "v2", "qwen3"}) {
+    for (const bool bf16 : {false, true}) {
+      const Whole one = run_whole(on({}, model, bf16)), four = run_whole(on({.dp = 4}, model, bf16));
+      EXPECT_EQ(one.losses, four.losses) << model;
+      EXPECT_EQ(one.load, four.load) << model;
+      EXPECT_EQ(relative(one.gradients, four.gradients), 0) << model;
+      EXPECT_EQ(relative(one.weights, four.weights), 0) << model;
+    }
+  }
+}
+
+// Two data-parallel ranks with two microbatches each add (a + b) + (c + d) where one rank adds ((a + b) + c) + d.
+TEST(Ranks, WithSumsInAnotherOrderAgree) {
+  const Whole one = run_whole(on({}, "moonlight", false)), two = run_whole(on({.dp = 2}, "moonlight", false));
+  EXPECT_DOUBLE_EQ(one.losses[0], two.losses[0]);
+  const double gradients = relative(one.gradients, two.gradients);
+  fmt::print("dp=2, 2 microbatches each: gradients {:.1e}\n", gradients);
+  EXPECT_GT(gradients, 0);
+  EXPECT_LT(gradients, 2e-6);
+}
+
+class ExpertRanks : public ::testing::TestWithParam<std::tuple<std::string, std::string, bool>> {};
+
+TEST_P(ExpertRanks, AgreeWithOne) {
+  const auto& [model, layout, bf16] = GetParam();
+  const Whole one = run_whole(on({}, model, bf16)), many = run_whole(on(Layout::parse(layout), model, bf16));
+  const double loss = std::abs(one.losses[0] - many.losses[0]) / one.losses[0];
+  const double gradients = relative(one.gradients, many.gradients), weights = relative(one.weights, many.weights);
+  fmt::print("{} {} {}: loss {:.1e}, gradients {:.1e}, weights after {} steps {:.1e}\n", model, layout,
+             bf16 ? "bf16" : "fp32", loss, gradients, one.losses.size(), weights);
+  EXPECT_EQ(one.load[0], many.load[0]);
+  EXPECT_LT(loss, bf16 ? 1e-3 : 1e-6);
+  EXPECT_LT(gradients, bf16 ? 0.05 : 1e-5);
+  EXPECT_LT(weights, bf16 ? 0.1 : 1e-3);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ExpertRanks,
+                         ::testing::Combine(::testing::Values("moonlight", "v2", "qwen3"),
+                                            ::testing::Values("ep=2", "ep=4", "ep=2,dp=2"), ::testing::Bool()));
+
+}  // namespace
+}  // namespace farskip::test
