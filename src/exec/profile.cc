@@ -37,12 +37,12 @@ void CostProfile::add(const StepResult& step) {
 CostTable CostProfile::table(const LinkSpec& link, Transport& world) const {
   FARSKIP_CHECK(num_steps_ > 0);
   const int n = graph_.num_nodes();
-  at::Tensor mean = at::zeros({n}, at::kDouble);
-  double* cost = mean.data_ptr<double>();
+  at::Tensor costs = at::zeros({n}, at::kDouble);
+  double* cost = costs.data_ptr<double>();
   for (NodeId id = 0; id < n; ++id) {
     const Node& node = graph_.node(id);
     if (!node.is_collective()) {
-      cost[id] += median(compute_us_[id]) / world.size();
+      cost[id] += mean(compute_us_[id]) / world.size();
       continue;
     }
     const bool all_reduce =
@@ -60,11 +60,11 @@ CostTable CostProfile::table(const LinkSpec& link, Transport& world) const {
       const auto compute =
           std::find_if(readers.begin(), readers.end(), [&](NodeId r) { return !graph_.node(r).is_collective(); });
       if (compute == readers.end()) continue;
-      cost[*compute] += median(compute_us_[id]) / world.size();
+      cost[*compute] += mean(compute_us_[id]) / world.size();
       break;
     }
   }
-  at::Tensor sum = world.size() > 1 ? world.all_reduce(mean, "profile").await() : mean;
+  at::Tensor sum = world.size() > 1 ? world.all_reduce(costs, "profile").await() : costs;
   const double* values = sum.data_ptr<double>();
   CostTable table;
   table.us.assign(values, values + n);

@@ -1,5 +1,5 @@
 #pragma once
-// Cost tables from measured steps: medians of stages' times, the same on all ranks, and the link's own formula for
+// Cost tables from measured steps: mean times of stages, the same on all ranks, and the link's own formula for
 // collectives (a measured duration holds the skew between ranks and would not transfer to another order).
 
 #include "exec/executor.h"
@@ -16,9 +16,10 @@ class CostProfile {
   void add(const StepResult& step);
   int num_steps() const { return num_steps_; }
 
-  /// Collective over `world`: the mean over ranks of each stage's median time. A collective costs what `link` takes for
-  /// its bytes; without an emulated link, the median duration. What a rank computes itself to launch and finish a
-  /// collective (packing, copies) is charged to the collective's first reader on the compute lane.
+  /// Collective over `world`: the mean over ranks and steps of each stage's time (means, since they add up to the
+  /// step's; medians do not). A collective costs what `link` takes for its bytes; without an emulated link, the median
+  /// duration. What a rank computes itself to launch and finish a collective (packing, copies) is charged to the
+  /// collective's first reader on the compute lane.
   CostTable table(const LinkSpec& link, Transport& world) const;
 
  private:

@@ -87,9 +87,9 @@ class Bench {
     std::vector<double> times;
     double bytes = 0;
     int exchanges = 0;
-    for (int i = 0; i < 10; ++i) {
+    for (int i = 0; i < 16; ++i) {
       const StepResult step = timed_step(reference_, {});
-      if (i < 3) continue;
+      if (i < 4) continue;
       profile_.add(step);
       times.push_back(step.end_us - step.begin_us);
       bytes = 0;

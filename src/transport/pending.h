@@ -19,7 +19,7 @@ struct CollectiveReport {
   double completed_us = 0;  ///< when its data was complete (not when somebody asked for it)
   double awaited_us = 0;    ///< when this rank asked for it
   double waited_us = 0;     ///< how long the caller then stood still: the exposed time
-  double copied_us = 0;     ///< how long the caller was then busy moving or adding rows itself (loopback): no waiting
+  double copied_us = 0;     ///< how long ranks were then busy moving or adding rows (loopback): no waiting
   int64_t bytes_sent = 0;   ///< to other ranks
   int64_t bytes_received = 0;  ///< from other ranks
   /// Set on a device only: the times above become known when the step is over. settle() calls it.
