@@ -21,7 +21,7 @@ fi
 # 0.25: the communication share of DeepSeek-V3's layers on MI325X or H100 nodes at EP16, between V2-Lite on one node
 # (0.15) and V3 on four (0.36).
 rm -rf "$out/standard" "$out/farskip"
-"$farskip" compare recipes/demo.yaml --nproc 2 --link share=0.25 --rounds 30 -o "$out" "$@"
+"$farskip" compare recipes/demo.yaml --nproc 2 --link share=0.25 --rounds 24 -o "$out" "$@"
 
 echo
 echo "The FarSkip model continues: $prompt"

@@ -81,7 +81,7 @@ void add_run(Settings& table, TrainConfig& c) {
                     {TransportKind::nccl, "nccl"}},
                    "How bytes cross ranks. auto: nccl on GPUs, gloo between processes, loopback between threads.");
   table.add("link", c.link, "none",
-            "Emulated link, such as rate=2gbit,latency=50us or share=0.25; none: the transport as it is.");
+            "Emulated link, such as rate=2gbit,latency=50us; none: the transport as it is.");
   table.add("timeout", c.timeout, 600.0, "Seconds after which a collective that does not complete ends the run.",
             Range::positive());
   table.section("Checkpoints and reports");

@@ -61,6 +61,8 @@ class Trainer {
         searching_(config.schedule == "search"),
         schedule_(named_schedule(searching_ ? "paper" : config.schedule, session_.graph(), modelled_costs())) {
     summary_.connectivity = session_.model().connectivity.to_string();
+    // Better now than after the last step.
+    if (session_.is_first() && !config_.save.empty()) create_parent_folders(config_.save);
     if (session_.is_first() && !config_.log_file.empty()) {
       create_parent_folders(config_.log_file);
       log_file_.open(config_.log_file);
@@ -181,6 +183,7 @@ class Trainer {
   }
 
   void finish() {
+    if (summary_.losses.empty()) return;
     summary_.schedule = schedule_.name;
     summary_.load = session_.stats().load;
     summary_.measured = last_.timeline;
