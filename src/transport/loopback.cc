@@ -136,8 +136,8 @@ class LoopbackFlight final : public InFlight {
   void wait(std::unique_lock<std::mutex>& lock, const CollectiveReport& report, Condition condition) {
     const auto limit = std::chrono::duration<double>(hub_->options.timeout_s);
     hub_->changed.wait_for(lock, limit, [&] { return condition() || !hub_->failure.empty(); });
+    if (condition()) return;  // complete: a failure that came after it is for the next one to report
     if (!hub_->failure.empty()) throw Error(hub_->failure);
-    if (condition()) return;
     std::vector<int> absent;
     for (int r = 0; r < meeting_->size(); ++r)
       if (!meeting_->posted[r]) absent.push_back(group_->ranks[r]);
