@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <numeric>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -25,6 +26,7 @@ void CostProfile::add(const StepResult& step) {
     if (span.kind == SpanKind::compute) compute[ids.at(span.name)] += span.end_us - span.begin_us;
   }
   for (NodeId id = 0; id < graph_.num_nodes(); ++id) compute_us_[id].push_back(compute[id]);
+  total_us_.push_back(std::accumulate(compute.begin(), compute.end(), 0.0));
   for (const CollectiveReport& report : step.reports) {
     const NodeId id = ids.at(report.name);
     duration_us_[id].push_back(report.completed_us - report.launched_us);
@@ -37,12 +39,23 @@ void CostProfile::add(const StepResult& step) {
 CostTable CostProfile::table(const LinkSpec& link, Transport& world) const {
   FARSKIP_CHECK(num_steps_ > 0);
   const int n = graph_.num_nodes();
+  const double low = percentile(total_us_, 25), high = percentile(total_us_, 75);
+  const auto ordinary = [&](const std::vector<double>& times) {
+    double sum = 0;
+    int count = 0;
+    for (size_t i = 0; i < times.size(); ++i) {
+      if (total_us_[i] < low || total_us_[i] > high) continue;
+      sum += times[i];
+      ++count;
+    }
+    return sum / count;
+  };
   at::Tensor costs = at::zeros({n}, at::kDouble);
   double* cost = costs.data_ptr<double>();
   for (NodeId id = 0; id < n; ++id) {
     const Node& node = graph_.node(id);
     if (!node.is_collective()) {
-      cost[id] += mean(compute_us_[id]) / world.size();
+      cost[id] += ordinary(compute_us_[id]) / world.size();
       continue;
     }
     const bool all_reduce =
@@ -60,7 +73,7 @@ CostTable CostProfile::table(const LinkSpec& link, Transport& world) const {
       const auto compute =
           std::find_if(readers.begin(), readers.end(), [&](NodeId r) { return !graph_.node(r).is_collective(); });
       if (compute == readers.end()) continue;
-      cost[*compute] += mean(compute_us_[id]) / world.size();
+      cost[*compute] += ordinary(compute_us_[id]) / world.size();
       break;
     }
   }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/philox.h"
 #include "config/flops.h"
 
 namespace farskip {
@@ -152,6 +153,16 @@ CostTable CostTable::with_slower_communication(const StageGraph& graph, double f
   CostTable table = *this;
   for (NodeId id = 0; id < graph.num_nodes(); ++id) {
     if (graph.node(id).is_collective()) table.us[id] *= factor;
+  }
+  return table;
+}
+
+CostTable CostTable::with_jitter(const StageGraph& graph, double jitter, uint64_t seed, uint64_t stream) const {
+  CostTable table = *this;
+  Philox random(seed, stream);
+  for (NodeId id = 0; id < graph.num_nodes(); ++id) {
+    const double uniform = static_cast<double>(random.next() >> 11) * 0x1p-53;
+    if (!graph.node(id).is_collective()) table.us[id] *= 1 - jitter * std::log1p(-uniform);
   }
   return table;
 }

@@ -22,6 +22,9 @@ struct CostTable {
   CostTable without_communication(const StageGraph& graph) const { return with_slower_communication(graph, 0); }
   /// The same with every collective taking `factor` times as long.
   CostTable with_slower_communication(const StageGraph& graph, double factor) const;
+  /// The same on a rank that does not run evenly: each computing stage takes longer by a random share, `jitter` in the
+  /// mean (exponentially distributed). A pure function of (jitter, seed, stream).
+  CostTable with_jitter(const StageGraph& graph, double jitter, uint64_t seed, uint64_t stream) const;
 };
 
 /// What flows through one microbatch on one rank.

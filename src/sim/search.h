@@ -9,7 +9,8 @@ namespace farskip {
 struct SearchOptions {
   int max_microbatches_in_flight = 1;  ///< forward passes begun and not yet differentiated: bounds memory
   int num_perturbed = 16;              ///< additional list schedules under perturbed priorities
-  double tolerance = 1e-3;             ///< orders this close to the fastest count as equally fast
+  double tolerance = 5e-3;             ///< orders this close to the fastest count as equally fast, and
+  double jitter = 0.1;  ///< the one that loses least on two ranks whose stages vary by this share is taken
   uint64_t seed = 1;
 };
 

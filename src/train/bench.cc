@@ -53,13 +53,15 @@ class Bench {
         session_(make_session()),
         world_(*session_.communicators().world),
         reference_(reference_schedule(session_.graph())),
-        profile_(session_.graph()) {}
+        profile_(session_.graph()),
+        measured_(session_.graph()) {}
 
   BenchResult run() {
     calibrate();
     choose_schedule();
     check_bits();
     measure();
+    plan();
     return std::move(result_);
   }
 
@@ -87,9 +89,9 @@ class Bench {
     std::vector<double> times;
     double bytes = 0;
     int exchanges = 0;
-    for (int i = 0; i < 16; ++i) {
+    for (int i = 0; i < 40; ++i) {
       const StepResult step = timed_step(reference_, {});
-      if (i < 4) continue;
+      if (i < 8) continue;
       profile_.add(step);
       times.push_back(step.end_us - step.begin_us);
       bytes = 0;
@@ -119,32 +121,39 @@ class Bench {
   }
 
   void choose_schedule() {
-    const StageGraph& graph = session_.graph();
     costs_ = profile_.table(link_, world_);
-    const SearchResult found = search_schedule(graph, costs_);
-    schedule_ =
-        options_.config.schedule == "search" ? found.schedule : named_schedule(options_.config.schedule, graph, costs_);
+    schedule_ = named_schedule(options_.config.schedule, session_.graph(), costs_);
     result_.schedule = schedule_.name;
+    result_.schedule_hash = hash(session_.graph(), schedule_);
+  }
+
+  /// What simulation says with the stage costs of the measured compute steps: the machine may have changed its pace
+  /// since the schedule was chosen.
+  void plan() {
+    const StageGraph& graph = session_.graph();
+    const CostTable costs = measured_.table(link_, world_);
+    const SearchResult found = search_schedule(graph, costs);
     for (const auto& candidate : found.candidates)
       result_.candidates.emplace_back(candidate.name, candidate.step_us / 1e3);
-    result_.schedule_hash = hash(graph, schedule_);
-    const Simulation planned = simulate(graph, schedule_, costs_);
+    const Simulation planned = simulate(graph, schedule_, costs);
     result_.simulated = planned.timeline;
     result_.simulated.title = "simulated: " + schedule_.name;
     result_.simulated_overlapped_ms = planned.step_us / 1e3;
-    result_.simulated_blocking_ms = simulate(graph, reference_, costs_).step_us / 1e3;
-    result_.simulated_overlap = summarize(measure_overlap(planned.timeline, exposure_hint(graph, costs_)));
+    result_.simulated_blocking_ms = simulate(graph, reference_, costs).step_us / 1e3;
+    result_.simulated_overlap = summarize(measure_overlap(planned.timeline, exposure_hint(graph, costs)));
     double fastest_us = planned.step_us;
     for (const auto& candidate : found.candidates) fastest_us = std::min(fastest_us, candidate.step_us);
-    result_.bound_ms = std::max(fastest_us, lane_bound_us(graph, costs_)) / 1e3;
+    result_.bound_ms = std::max(fastest_us, lane_bound_us(graph, costs)) / 1e3;
     for (NodeId id = 0; id < graph.num_nodes(); ++id) {
       const Node& node = graph.node(id);
       if (node.is_collective()) {
-        result_.t_comm_ms += costs_.us[id] / 1e3;
+        result_.t_comm_ms += costs.us[id] / 1e3;
       } else {
-        result_.stage_ms[fmt::format("{}.{}", to_string(node.pass), to_string(node.stage))] += costs_.us[id] / 1e3;
+        result_.stage_ms[fmt::format("{}.{}", to_string(node.pass), to_string(node.stage))] += costs.us[id] / 1e3;
       }
     }
+    result_.share = result_.t_comm_ms / result_.t_blocking_ms.value;
+    result_.efficiency = figure([&](auto&& t) { return result_.bound_ms / t(overlapped); });
   }
 
   /// The answer first: the same weights, bit for bit, whatever the order.
@@ -165,8 +174,8 @@ class Bench {
   }
 
   void measure() {
-    std::vector<std::vector<double>> times(num_modes);
     std::vector<CollectiveTiming> timings;
+    std::vector<double> hidden_forward, hidden_backward, hidden_total;
     double skew_us = 0;
     double waited_ms[num_modes] = {};
     const auto hint = exposure_hint(session_.graph(), costs_, options_.config.schedule != "reference");
@@ -175,8 +184,9 @@ class Bench {
         const auto mode = static_cast<Mode>((turn + round) % num_modes);
         const double cpu_before_ms = cpu_ms();
         StepResult step = timed_step(mode == blocking ? reference_ : schedule_, mode == compute ? LinkSpec{} : link_);
-        times[mode].push_back((step.end_us - step.begin_us) / 1e3);
+        times_[mode].push_back((step.end_us - step.begin_us) / 1e3);
         for (const auto& report : step.reports) waited_ms[mode] += report.waited_us / 1e3 / options_.num_rounds;
+        if (mode == compute) measured_.add(step);
         if (mode != overlapped) continue;
         result_.cpu_ms += (cpu_ms() - cpu_before_ms) / options_.num_rounds;
         for (const Span& span : step.timeline.spans) {
@@ -184,6 +194,10 @@ class Bench {
         }
         const auto measured = measure_overlap(step.timeline, hint);
         timings.insert(timings.end(), measured.begin(), measured.end());
+        const OverlapSummary summary = summarize(measured);
+        hidden_forward.push_back(summary.hideable_forward.hidden());
+        hidden_backward.push_back(summary.hideable_backward.hidden());
+        hidden_total.push_back(summary.hideable_total.hidden());
         result_.measured = std::move(step.timeline);
       }
       if (world_.rank() == 0 && (round + 1) % 20 == 0)
@@ -195,23 +209,27 @@ class Bench {
     result_.waited_overlapped_ms = mean_over_ranks(waited_ms[overlapped]);
     result_.overlap = summarize(timings);
     result_.num_rounds = options_.num_rounds;
-    for (auto& mode : times) mode = slowest_rank(mode);
-    result_.t_blocking_ms = median_interval(times[blocking]);
-    result_.t_overlapped_ms = median_interval(times[overlapped]);
-    result_.t_compute_ms = median_interval(times[compute]);
-    auto figure = [&](auto&& formula) {
-      return bootstrap_interval(options_.num_rounds, [&](const std::vector<int64_t>& chosen) {
-        auto of = [&](Mode mode) {
-          std::vector<double> values;
-          for (int64_t i : chosen) values.push_back(times[mode][i]);
-          return median(values);
-        };
-        return formula(of);
-      });
-    };
+    result_.hidden_forward = median_interval(hidden_forward);
+    result_.hidden_backward = median_interval(hidden_backward);
+    result_.hidden_total = median_interval(hidden_total);
+    for (auto& mode : times_) mode = slowest_rank(mode);
+    result_.t_blocking_ms = median_interval(times_[blocking]);
+    result_.t_overlapped_ms = median_interval(times_[overlapped]);
+    result_.t_compute_ms = median_interval(times_[compute]);
     result_.saved = figure([](auto&& t) { return (t(blocking) - t(overlapped)) / (t(blocking) - t(compute)); });
     result_.speedup = figure([](auto&& t) { return t(blocking) / t(overlapped); });
-    result_.efficiency = figure([&](auto&& t) { return result_.bound_ms / t(overlapped); });
+  }
+
+  /// A figure of the modes' median times, with its interval.
+  template <typename Formula>
+  Estimate figure(Formula formula) const {
+    return bootstrap_interval(options_.num_rounds, [&](const std::vector<int64_t>& chosen) {
+      return formula([&](Mode mode) {
+        std::vector<double> values;
+        for (int64_t i : chosen) values.push_back(times_[mode][i]);
+        return median(values);
+      });
+    });
   }
 
   /// Element by element the largest over ranks: a step is over when the last rank is done.
@@ -227,95 +245,16 @@ class Bench {
   TrainingSession session_;
   Transport& world_;
   Schedule reference_, schedule_;
-  CostProfile profile_;
+  CostProfile profile_;   ///< blocking steps before the schedule is chosen
+  CostProfile measured_;  ///< the measured compute steps
   CostTable costs_;
+  std::vector<double> times_[num_modes];  ///< ms, one entry a round
   LinkSpec link_;
   int64_t iteration_ = 0;
   BenchResult result_;
 };
 
-nlohmann::json to_json(const Estimate& estimate) {
-  return {{"value", estimate.value}, {"low", estimate.low}, {"high", estimate.high}};
-}
-
-nlohmann::json to_json(const OverlapRow& row, int num_steps) {
-  return {{"stage", row.stage},
-          {"pass", row.pass},
-          {"count_per_step", static_cast<double>(row.count) / num_steps},
-          {"duration_ms", row.duration_us / 1e3 / num_steps},
-          {"exposed_ms", row.exposed_us / 1e3 / num_steps},
-          {"hidden", row.hidden()},
-          {"reason", row.reason_text()}};
-}
-
 }  // namespace
-
-double BenchResult::waiting_hidden() const {
-  return waited_blocking_ms > 0 ? 1 - waited_overlapped_ms / waited_blocking_ms : 0;
-}
-
-nlohmann::json BenchResult::to_json() const {
-  using farskip::to_json;
-  nlohmann::json json{{"schedule", schedule},
-                      {"schedule_hash", fmt::format("{:016x}", schedule_hash)},
-                      {"link", link},
-                      {"rounds", num_rounds},
-                      {"t_blocking", to_json(t_blocking_ms)},
-                      {"t_overlapped", to_json(t_overlapped_ms)},
-                      {"t_compute", to_json(t_compute_ms)},
-                      {"t_comm", t_comm_ms},
-                      {"bound", bound_ms},
-                      {"saved", to_json(saved)},
-                      {"efficiency", to_json(efficiency)},
-                      {"speedup", to_json(speedup)},
-                      {"hidden_forward", overlap.hideable_forward.hidden()},
-                      {"hidden_backward", overlap.hideable_backward.hidden()},
-                      {"hidden_total", overlap.hideable_total.hidden()},
-                      {"hidden_forward_all", overlap.forward.hidden()},
-                      {"hidden_backward_all", overlap.backward.hidden()},
-                      {"hidden_total_all", overlap.total.hidden()},
-                      {"simulated_blocking", simulated_blocking_ms},
-                      {"simulated_overlapped", simulated_overlapped_ms},
-                      {"rank_skew", skew_ms},
-                      {"waited_blocking", waited_blocking_ms},
-                      {"waited_overlapped", waited_overlapped_ms},
-                      {"waiting_hidden", waiting_hidden()},
-                      {"cpu", cpu_ms},
-                      {"unit", "ms"}};
-  for (const auto& [name, ms] : candidates) json["candidates"][name] = ms;
-  for (const auto& [stage, ms] : stage_ms) json["stages"][stage] = ms;
-  for (const auto& row : overlap.kinds) json["collectives"].push_back(to_json(row, num_rounds));
-  for (const auto& row : simulated_overlap.kinds) json["simulated_collectives"].push_back(to_json(row, 1));
-  return json;
-}
-
-std::string BenchResult::text() const {
-  auto ms = [](const Estimate& e) { return fmt::format("{:.2f} [{:.2f}, {:.2f}]", e.value, e.low, e.high); };
-  auto share = [](const Estimate& e) { return fmt::format("{:.3f} [{:.3f}, {:.3f}]", e.value, e.low, e.high); };
-  auto percent = [](const OverlapRow& row) { return fmt::format("{:.1f} %", 100 * row.hidden()); };
-  Table table{{"figure", "value", "meaning"},
-              {},
-              fmt::format("{} interleaved rounds, medians with 95 % intervals; link {}; schedule {}", num_rounds, link,
-                          schedule)};
-  table.rows = {
-      {"T_blocking", ms(t_blocking_ms), "ms a step, declaration order, every collective awaited at once"},
-      {"T_overlapped", ms(t_overlapped_ms), "ms a step, this schedule"},
-      {"T_compute", ms(t_compute_ms), "ms a step, this schedule, link time zero"},
-      {"T_comm", fmt::format("{:.2f}", t_comm_ms), "ms of link time a step"},
-      {"bound", fmt::format("{:.2f}", bound_ms), "ms, the best order the simulation finds"},
-      {"saved", share(saved), "(blocking - overlapped) / (blocking - compute)"},
-      {"efficiency", share(efficiency), "bound / overlapped"},
-      {"speed-up", share(speedup), "blocking / overlapped"},
-      {"hidden forward", percent(overlap.hideable_forward), "of the hideable time; all: " + percent(overlap.forward)},
-      {"hidden backward", percent(overlap.hideable_backward),
-       "of the hideable time; all: " + percent(overlap.backward)},
-      {"hidden total", percent(overlap.hideable_total), "of the hideable time; all: " + percent(overlap.total)},
-      {"rank skew", fmt::format("{:.2f}", skew_ms), "ms of a step spent waiting for the other rank to launch"},
-      {"waiting", fmt::format("{:.2f} -> {:.2f}", waited_blocking_ms, waited_overlapped_ms),
-       fmt::format("ms a step, blocking -> overlapped, skew included; {:.1f} % of it hidden", 100 * waiting_hidden())},
-      {"CPU time", fmt::format("{:.2f}", cpu_ms), "ms of this process in an overlapped step"}};
-  return render_text(table) + "\n" + render_text(overlap, num_rounds);
-}
 
 BenchResult bench_train(const BenchOptions& options, RankContext& context) { return Bench(options, context).run(); }
 

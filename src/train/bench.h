@@ -37,8 +37,11 @@ struct BenchResult {
   Estimate saved;        ///< (blocking - overlapped) / (blocking - compute)
   Estimate efficiency;   ///< bound / overlapped
   Estimate speedup;      ///< blocking / overlapped
+  Estimate hidden_forward, hidden_backward, hidden_total;  ///< of the hideable collective time; medians over the steps
   double t_comm_ms = 0;  ///< link time of all collectives of a step
-  double bound_ms = 0;   ///< the best the simulation finds, never below max(compute, communication)
+  double share = 0;      ///< of a blocking step: t_comm / t_blocking
+  double bound_ms = 0;   ///< the best the simulation finds with the stage costs of the compute steps, never below
+                         ///< max(compute, communication)
   double simulated_overlapped_ms = 0, simulated_blocking_ms = 0;
   double skew_ms =
       0;  ///< of an overlapped step, waiting for a rank that had not launched yet: imbalance, no communication

@@ -40,14 +40,14 @@ Table CompareResult::table() const {
     table.rows.push_back({name});
     for (const Run& run : runs) table.rows.back().push_back(text(run));
   };
-  auto percent = [](const OverlapRow& overlap) { return fmt::format("{:.1f} %", 100 * overlap.hidden()); };
+  auto percent = [](const Estimate& hidden) { return fmt::format("{:.1f} %", 100 * hidden.value); };
   row("T_blocking, ms a step", [](const Run& r) { return fmt::format("{:.1f}", r.bench.t_blocking_ms.value); });
   row("T_overlapped", [](const Run& r) { return fmt::format("{:.1f}", r.bench.t_overlapped_ms.value); });
   row("T_compute", [](const Run& r) { return fmt::format("{:.1f}", r.bench.t_compute_ms.value); });
   row("bound", [](const Run& r) { return fmt::format("{:.1f}", r.bench.bound_ms); });
-  row("hidden forward", [&](const Run& r) { return percent(r.bench.overlap.hideable_forward); });
-  row("hidden backward", [&](const Run& r) { return percent(r.bench.overlap.hideable_backward); });
-  row("hidden total", [&](const Run& r) { return percent(r.bench.overlap.hideable_total); });
+  row("hidden forward", [&](const Run& r) { return percent(r.bench.hidden_forward); });
+  row("hidden backward", [&](const Run& r) { return percent(r.bench.hidden_backward); });
+  row("hidden total", [&](const Run& r) { return percent(r.bench.hidden_total); });
   row("saved of what blocking waits", [](const Run& r) { return fmt::format("{:.1f} %", 100 * r.bench.saved.value); });
   row("efficiency (bound / overlapped)", [](const Run& r) { return fmt::format("{:.3f}", r.bench.efficiency.value); });
   row("speed-up over blocking", [](const Run& r) { return fmt::format("{:.3f}", r.bench.speedup.value); });
@@ -58,7 +58,8 @@ Table CompareResult::table() const {
   if (trigram_loss > 0)
     row("byte trigram on the same text", [&](const Run&) { return fmt::format("{:.4f}", trigram_loss); });
   table.note = fmt::format(
-      "Link {}. Hidden: of the communication that some order could hide. Blocking and overlapped steps left the same "
+      "Link {}. Hidden: of the communication of a step that some order could hide, median. Blocking and overlapped "
+      "steps left the same "
       "bits "
       "in every weight.",
       runs.front().bench.link);
