@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -37,10 +38,10 @@ namespace {
 enum Mode { blocking, overlapped, compute };
 constexpr int num_modes = 3;
 
-/// CPU time, user and system, that all threads of this process have used.
-double cpu_ms() {
+/// CPU time, user and system, of all threads of this process (RUSAGE_SELF) or of this thread (RUSAGE_THREAD).
+double cpu_ms(int who) {
   rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
+  getrusage(who, &usage);
   auto ms = [](const timeval& time) { return static_cast<double>(time.tv_sec) * 1e3 + time.tv_usec / 1e3; };
   return ms(usage.ru_utime) + ms(usage.ru_stime);
 }
@@ -76,6 +77,11 @@ class Bench {
   double mean_over_ranks(double value) {
     if (world_.size() == 1) return value;
     return world_.all_reduce(at::full({1}, value / world_.size(), at::kDouble), "mean").await().item<double>();
+  }
+
+  int ranks_of_this_process() {
+    if (world_.size() == 1) return 1;
+    return world_.all_gather(at::full({1}, getpid(), at::kLong), "processes").await().eq(getpid()).sum().item<int>();
   }
 
   StepResult timed_step(const Schedule& schedule, const LinkSpec& link) {
@@ -176,19 +182,20 @@ class Bench {
   void measure() {
     std::vector<CollectiveTiming> timings;
     std::vector<double> hidden_forward, hidden_backward, hidden_total;
-    double skew_us = 0;
+    double skew_us = 0, process_ms = 0, thread_ms = 0;
     double waited_ms[num_modes] = {};
     const auto hint = exposure_hint(session_.graph(), costs_, options_.config.schedule != "reference");
     for (int round = 0; round < options_.num_rounds; ++round) {
       for (int turn = 0; turn < num_modes; ++turn) {
         const auto mode = static_cast<Mode>((turn + round) % num_modes);
-        const double cpu_before_ms = cpu_ms();
+        const double process_before_ms = cpu_ms(RUSAGE_SELF), thread_before_ms = cpu_ms(RUSAGE_THREAD);
         StepResult step = timed_step(mode == blocking ? reference_ : schedule_, mode == compute ? LinkSpec{} : link_);
         times_[mode].push_back((step.end_us - step.begin_us) / 1e3);
         for (const auto& report : step.reports) waited_ms[mode] += report.waited_us / 1e3 / options_.num_rounds;
         if (mode == compute) measured_.add(step);
         if (mode != overlapped) continue;
-        result_.cpu_ms += (cpu_ms() - cpu_before_ms) / options_.num_rounds;
+        process_ms += (cpu_ms(RUSAGE_SELF) - process_before_ms) / options_.num_rounds;
+        thread_ms += (cpu_ms(RUSAGE_THREAD) - thread_before_ms) / options_.num_rounds;
         for (const Span& span : step.timeline.spans) {
           if (span.kind == SpanKind::skew) skew_us += (span.end_us - span.begin_us) / options_.num_rounds;
         }
@@ -205,6 +212,8 @@ class Bench {
     }
     result_.measured.title = "measured: " + schedule_.name;
     result_.skew_ms = skew_us / 1e3;
+    result_.cpu_ms = mean_over_ranks(process_ms / ranks_of_this_process());
+    result_.transport_cpu_ms = result_.cpu_ms - mean_over_ranks(thread_ms);
     result_.waited_blocking_ms = mean_over_ranks(waited_ms[blocking]);
     result_.waited_overlapped_ms = mean_over_ranks(waited_ms[overlapped]);
     result_.overlap = summarize(timings);

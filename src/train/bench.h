@@ -34,21 +34,21 @@ struct BenchResult {
   LinkSpec link_spec;
   uint64_t schedule_hash = 0;
   Estimate t_blocking_ms, t_overlapped_ms, t_compute_ms;
-  Estimate saved;        ///< (blocking - overlapped) / (blocking - compute)
-  Estimate efficiency;   ///< bound / overlapped
-  Estimate speedup;      ///< blocking / overlapped
+  Estimate saved;                                          ///< (blocking - overlapped) / (blocking - compute)
+  Estimate efficiency;                                     ///< bound / overlapped
+  Estimate speedup;                                        ///< blocking / overlapped
   Estimate hidden_forward, hidden_backward, hidden_total;  ///< of the hideable collective time; medians over the steps
-  double t_comm_ms = 0;  ///< link time of all collectives of a step
-  double share = 0;      ///< of a blocking step: t_comm / t_blocking
-  double bound_ms = 0;   ///< the best the simulation finds with the stage costs of the compute steps, never below
-                         ///< max(compute, communication)
+  double t_comm_ms = 0;                                    ///< link time of all collectives of a step
+  double share = 0;                                        ///< of a blocking step: t_comm / t_blocking
+  double bound_ms = 0;  ///< the best the simulation finds with the stage costs of the compute steps, never below
+                        ///< max(compute, communication)
   double simulated_overlapped_ms = 0, simulated_blocking_ms = 0;
   double skew_ms =
       0;  ///< of an overlapped step, waiting for a rank that had not launched yet: imbalance, no communication
   double waited_blocking_ms = 0, waited_overlapped_ms = 0;  ///< the compute lane stood still for a collective, per step
   double waiting_hidden() const;                            ///< 1 - overlapped / blocking
-  double cpu_ms = 0;  ///< CPU time of this process (loopback: of all ranks) in an overlapped step; over a network it
-                      ///< exceeds loopback's by what the transport costs
+  double cpu_ms = 0;                                        ///< CPU time of a rank in an overlapped step, and
+  double transport_cpu_ms = 0;  ///< the part of it outside the thread that computes: what the transport costs
   std::map<std::string, double> stage_ms;  ///< "fwd.experts": compute time of all layers, per rank and step
   OverlapSummary overlap, simulated_overlap;
   int num_rounds = 0;

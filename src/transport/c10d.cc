@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "transport/clock.h"
 #include "transport/device.h"
+#include "transport/io_priority.h"
 #include "transport/queued.h"
 
 namespace farskip {
@@ -66,6 +67,7 @@ BackendPtr make_backend(const std::string& kind, const StorePtr& store, int rank
     return c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size, nccl);
   }
 #endif
+  const RealTimeChildren real_time;  // Gloo's own threads
   auto gloo = c10d::ProcessGroupGloo::Options::create(milliseconds(options.timeout_s));
   gloo->threads = 1;
   gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(address));

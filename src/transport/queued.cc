@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "transport/clock.h"
+#include "transport/io_priority.h"
 
 namespace farskip {
 namespace {
@@ -88,6 +89,7 @@ class Queued final : public Transport {
         shared_(std::make_shared<Shared>()) {
     shared_->context = std::move(context);
     shared_->exchange = std::move(exchange);
+    const RealTimeChildren real_time;
     worker_ = std::thread([shared = shared_] { serve(*shared); });
   }
 

@@ -100,6 +100,26 @@ TEST(Search, WeightGradientsFillAShortDispatchGradientWindow) {
   EXPECT_GT(num_filling, 1);
 }
 
+TEST(Search, AmongEquallyFastOrdersUnevenRanksDecide) {
+  const Cut cut("small-moonlight", 6, "farskip", "mi325x", 8, 8);
+  auto uneven_step = [&](const Schedule& schedule) {
+    double sum = 0;
+    for (uint64_t seed = 100; seed < 120; ++seed) {  // other draws than the search's own
+      sum += simulated_step_us(
+          cut.graph, schedule,
+          {cut.costs.with_jitter(cut.graph, 0.1, seed, 0), cut.costs.with_jitter(cut.graph, 0.1, seed, 1)});
+    }
+    return sum / 20;
+  };
+  SearchOptions fastest;
+  fastest.tolerance = 0;
+  const SearchResult sturdy = search_schedule(cut.graph, cut.costs),
+                     narrow = search_schedule(cut.graph, cut.costs, fastest);
+  EXPECT_LE(narrow.step_us, sturdy.step_us);
+  EXPECT_LE(uneven_step(sturdy.schedule), uneven_step(narrow.schedule) * 1.001);
+  EXPECT_LE(uneven_step(sturdy.schedule), uneven_step(paper_schedule(cut.graph)) * 1.001);
+}
+
 TEST(Search, ConnectivityThenOrderDecideTheStep) {
   const Cut farskip("deepseek-v2-lite", 8, "farskip", "mi325x", 8, 8);
   const Cut standard("deepseek-v2-lite", 8, "standard", "mi325x", 8, 8);

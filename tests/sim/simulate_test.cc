@@ -72,6 +72,55 @@ TEST(Simulate, SpansAreWhatHappened) {
   expect(4, SpanKind::compute, "compute", "mb0.fwd.head", 17, 20);
 }
 
+TEST(Simulate, ACollectiveStartsWithItsLastRank) {
+  const Diamond d;
+  // Rank 0 launches at 10 and is done beside at 14; rank 1 launches at 16, is done at 20. The collective runs 16-23.
+  const std::vector<CostTable> ranks = {{{10, 7, 4, 3}}, {{16, 5, 4, 3}}};
+  const Simulation result = simulate(d.graph, d.overlapped(), ranks);
+  EXPECT_DOUBLE_EQ(result.step_us, 26);
+  EXPECT_DOUBLE_EQ(result.skew_us, (2 + 0) / 2.0);
+  EXPECT_DOUBLE_EQ(result.exposed_us, (7 + 3) / 2.0);
+  EXPECT_DOUBLE_EQ(result.compute_us, (17 + 23) / 2.0);
+  EXPECT_DOUBLE_EQ(simulated_step_us(d.graph, d.overlapped(), ranks), 26);
+  for (const auto& timing : measure_overlap(result.timeline)) {
+    EXPECT_DOUBLE_EQ(timing.launch_us, 16);
+    EXPECT_DOUBLE_EQ(timing.duration_us, 7);
+    EXPECT_DOUBLE_EQ(timing.exposed_us, timing.rank == 0 ? 7 : 3);
+  }
+}
+
+TEST(Simulate, EqualRanksAreAsOne) {
+  const StageGraph graph = GraphCase{"mmm"}.graph();
+  CostTable costs;
+  for (NodeId id = 0; id < graph.num_nodes(); ++id) costs.us.push_back(1 + id % 7);
+  const Schedule paper = paper_schedule(graph);
+  const Simulation one = simulate(graph, paper, costs), three = simulate(graph, paper, {costs, costs, costs});
+  EXPECT_DOUBLE_EQ(one.step_us, three.step_us);
+  EXPECT_NEAR(one.exposed_us, three.exposed_us, 1e-9);
+  EXPECT_EQ(three.skew_us, 0);
+  EXPECT_EQ(one.timeline.spans.size() * 3, three.timeline.spans.size());
+}
+
+TEST(Simulate, JitterSlowsComputationAlone) {
+  const StageGraph graph = GraphCase{"mmmmmm"}.graph();
+  const CostTable costs{std::vector<double>(graph.num_nodes(), 10)};
+  const CostTable uneven = costs.with_jitter(graph, 0.2, 1, 0);
+  double sum = 0;
+  int num_compute = 0;
+  for (NodeId id = 0; id < graph.num_nodes(); ++id) {
+    if (graph.node(id).is_collective()) {
+      EXPECT_EQ(uneven.us[id], 10);
+      continue;
+    }
+    EXPECT_GE(uneven.us[id], 10);
+    sum += uneven.us[id];
+    ++num_compute;
+  }
+  EXPECT_NEAR(sum / num_compute, 12, 0.6);
+  EXPECT_EQ(uneven.us, costs.with_jitter(graph, 0.2, 1, 0).us);
+  EXPECT_NE(uneven.us, costs.with_jitter(graph, 0.2, 1, 1).us);
+}
+
 TEST(Simulate, TheHostLaunchesAheadOnADevice) {
   const Diamond d;
   CostTable costs = d.costs(7);
