@@ -67,7 +67,9 @@ function(farskip_tests folder)
     farskip_use_torch(test_${folder})
   endif()
   include(GoogleTest)
-  gtest_discover_tests(test_${folder} TEST_PREFIX ${folder}. DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 600 LABELS ${folder})
+  file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/tmp)  # of this build: users who share a machine do not share files
+  gtest_discover_tests(test_${folder} TEST_PREFIX ${folder}. DISCOVERY_MODE PRE_TEST
+    PROPERTIES TIMEOUT 600 LABELS ${folder} ENVIRONMENT TEST_TMPDIR=${CMAKE_BINARY_DIR}/tmp)
 endfunction()
 
 function(farskip_all_tests)
