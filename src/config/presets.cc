@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "config/checkpoint_folder.h"
 #include "config/model_config.h"
 #include "config/nearest_name.h"
 
@@ -56,7 +57,7 @@ std::vector<std::string> preset_names() {
 }
 
 ModelConfig load_model_config(const std::string& model) {
-  fs::path path = model;
+  fs::path path = resolve_model_folder(model);
   if (fs::is_directory(path)) {
     path /= "config.json";
   } else if (!fs::is_regular_file(path)) {

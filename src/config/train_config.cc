@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 
 #include "base/error.h"
+#include "config/checkpoint_folder.h"
 
 namespace farskip {
 namespace {
@@ -80,14 +82,23 @@ void add_run(Settings& table, TrainConfig& c) {
                     {TransportKind::gloo, "gloo"},
                     {TransportKind::nccl, "nccl"}},
                    "How bytes cross ranks. auto: nccl on GPUs, gloo between processes, loopback between threads.");
-  table.add("link", c.link, "none",
-            "Emulated link, such as rate=2gbit,latency=50us; none: the transport as it is.");
+  table.add("link", c.link, "none", "Emulated link, such as rate=2gbit,latency=50us; none: the transport as it is.");
   table.add("timeout", c.timeout, 600.0, "Seconds after which a collective that does not complete ends the run.",
             Range::positive());
   table.section("Checkpoints and reports");
-  table.add("save", c.save, "", "Folder for checkpoints in Hugging Face layout; empty: none are written.");
-  table.add("load", c.load, "", "Folder of a checkpoint to go on from; empty: initial weights are drawn.");
+  table.add("save", c.save, "",
+            "Folder for checkpoints (iter_0000100/, ...) to go on from, each of them also a Hugging Face folder. "
+            "SIGUSR1 asks for one, SIGTERM for one and the end of the run. Empty: none are written.");
   table.add("save_interval", c.save_interval, 0, "Steps between checkpoints; 0: only at the end.", Range::at_least(0));
+  table.add("keep_checkpoints", c.keep_checkpoints, 2, "How many of the newest checkpoints are kept; 0: all.",
+            Range::at_least(0));
+  table.add("async_save", c.async_save, true, "Training goes on while a checkpoint is written.");
+  table.add("load", c.load, "",
+            "Folder of checkpoints to go on from, with the same bits at the same number of ranks; or a Hugging Face "
+            "folder to begin with its weights. Empty: initial weights are drawn.");
+  table.add("finetune", c.finetune, false, "Of a checkpoint in `load` take the weights alone.");
+  table.add("auto_resume", c.auto_resume, false, "Go on from `save` where it holds a checkpoint.");
+  table.add("export", c.export_folder, "", "Hugging Face folder for the trained model; empty: none is written.");
   table.add("eval_interval", c.eval_interval, 100,
             "Steps between evaluations of the validation loss; 0: only at the end.", Range::at_least(0));
   table.add("eval_iters", c.eval_iters, 10, "Global batches per evaluation; 0: no evaluation.", Range::at_least(0));
@@ -153,7 +164,25 @@ void check(const Settings& table, const TrainConfig& c) {
          table.describe("lr_warmup_iters"));
   }
   if (c.save_interval > 0 && c.save.empty()) fail("{} without save; add save=FOLDER", table.describe("save_interval"));
+  if (c.export_folder == c.save && !c.save.empty())
+    fail("{} is also {}; give the exported model a folder of its own", table.describe("export"),
+         table.describe("save"));
   if (c.tokenizer_type != "byte") fail("{}: the only tokenizer so far is byte", table.describe("tokenizer_type"));
+}
+
+/// Nobody overwrites checkpoints by accident: a folder that holds some is gone on from, or refused.
+void apply_auto_resume(const Settings& table, TrainConfig& c) {
+  if (c.auto_resume && c.save.empty()) fail("{} without save; add save=FOLDER", table.describe("auto_resume"));
+  if (c.save.empty() || !is_checkpoint_root(c.save)) return;
+  std::error_code absent;
+  if (c.auto_resume) {
+    c.load = c.save;
+  } else if (c.load.empty() || !std::filesystem::equivalent(c.load, c.save, absent)) {
+    fail(
+        "{}: the folder holds checkpoints, the newest {}; go on from them with auto_resume=true (or load={}), or "
+        "choose another folder",
+        table.describe("save"), resolve_model_folder(c.save), c.save);
+  }
 }
 
 }  // namespace
@@ -175,6 +204,7 @@ TrainConfig load_train_config(const std::string& recipe, const std::vector<std::
   for (const std::string& assignment : overrides) table.override_with(assignment);
   apply_layout(table, config);
   check(table, config);
+  apply_auto_resume(table, config);
   return config;
 }
 

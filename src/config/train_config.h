@@ -56,7 +56,12 @@ struct TrainConfig {
   // Checkpoints, evaluation, reports
   std::string save;
   std::string load;
+  bool finetune;
+  bool auto_resume;
   int64_t save_interval;
+  int64_t keep_checkpoints;
+  bool async_save;
+  std::string export_folder;  ///< setting `export`
   int64_t eval_interval;
   int64_t eval_iters;
   int64_t log_interval;

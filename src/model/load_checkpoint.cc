@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "config/checkpoint_folder.h"
 #include "model/checkpoint.h"
 #include "model/safetensors.h"
 
@@ -100,7 +101,7 @@ std::vector<std::string> check_folder(const SafetensorsReader& reader, const Par
 
 LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters) {
   const at::NoGradGuard no_grad;
-  const SafetensorsReader reader(folder);
+  const SafetensorsReader reader(resolve_model_folder(folder));
   const ParameterTable& table = parameters.table();
   LoadReport report;
   report.ignored = check_folder(reader, table);

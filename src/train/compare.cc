@@ -21,7 +21,7 @@ CompareResult compare(const CompareOptions& options, const TrainData& data, Rank
     bench.link = {run.bench.link_spec, 0};
     TrainConfig config = options.config;
     config.connectivity = connectivity;
-    if (!options.output.empty()) config.save = options.output + "/" + connectivity;
+    if (!options.output.empty()) config.export_folder = options.output + "/" + connectivity;
     context.link->set_spec(run.bench.link_spec);
     run.train = train(config, data, context);
     result.runs.push_back(std::move(run));

@@ -30,12 +30,20 @@ AdamW::AdamW(ParameterSet& parameters, const TrainConfig& config)
       groups_{{config.weight_decay, {}, {}, {}, {}, {}}, {0, {}, {}, {}, {}, {}}} {
   for (const ParameterInfo& info : parameters_.table().parameters()) {
     Group& group = groups_[info.decays() ? 0 : 1];
+    places_.emplace_back(info.decays() ? 0 : 1, group.ids.size());
     const at::Tensor& main = parameters_.main(info.id);
     group.ids.push_back(info.id);
     group.mains.push_back(main);
     group.exp_avgs.push_back(at::zeros_like(main));
     group.exp_avg_sqs.push_back(at::zeros_like(main));
     group.steps.push_back(at::zeros({}, main.options()));
+  }
+}
+
+void AdamW::set_num_steps(int64_t num_steps) {
+  num_steps_ = num_steps;
+  for (Group& group : groups_) {
+    for (at::Tensor& steps : group.steps) steps.fill_(static_cast<double>(num_steps));
   }
 }
 

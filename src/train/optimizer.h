@@ -26,6 +26,11 @@ class AdamW {
   void step(double lr, double gradient_norm);
 
   int64_t num_steps() const { return num_steps_; }
+  /// For restoring a run.
+  void set_num_steps(int64_t num_steps);
+  /// The moments of a parameter, in the shape of its master.
+  const at::Tensor& exp_avg(int id) const { return groups_[places_.at(id).first].exp_avgs[places_[id].second]; }
+  const at::Tensor& exp_avg_sq(int id) const { return groups_[places_.at(id).first].exp_avg_sqs[places_[id].second]; }
 
  private:
   struct Group {
@@ -36,6 +41,7 @@ class AdamW {
   ParameterSet& parameters_;
   double beta1_, beta2_, eps_, clip_;
   std::vector<Group> groups_;
+  std::vector<std::pair<size_t, size_t>> places_;  ///< by parameter: its group and its index there
   int64_t num_steps_ = 0;
 };
 

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/philox.h"
+#include "config/checkpoint_folder.h"
 #include "model/checkpoint.h"
 #include "model/initialize.h"
 #include "schedule/schedule.h"
@@ -36,6 +37,10 @@ TrainingModel TrainingModel::load(const TrainConfig& config) {
   return model;
 }
 
+bool resumes(const TrainConfig& config) {
+  return !config.finetune && !config.load.empty() && is_checkpoint_root(config.load);
+}
+
 TrainingSession::TrainingSession(const TrainConfig& config, World& world, SampleSource samples)
     : config_(config),
       model_(TrainingModel::load(config)),
@@ -49,7 +54,7 @@ TrainingSession::TrainingSession(const TrainConfig& config, World& world, Sample
   options.expert_rank = world.rank() % layout_.ep;
   options.expert_ranks = layout_.ep;
   parameters_ = std::make_unique<ParameterSet>(table, options);
-  if (config_.load.empty()) {
+  if (config_.load.empty() || resumes(config_)) {  // resuming: restore() brings the weights
     initialize(*parameters_, {static_cast<uint64_t>(config_.seed),
                               config_.init_method_std.value_or(model_.config.initializer_range)});
     parameters_->update_values();
@@ -125,9 +130,7 @@ double TrainingSession::evaluate(const SampleSource& samples, int64_t num_sample
   return total.item<double>();
 }
 
-void TrainingSession::save(const std::string& folder) {
-  nlohmann::json config = model_.config.raw;
-  model_.connectivity.to_config(config);
+void TrainingSession::export_model(const std::string& folder) {
   SaveOptions options;
   Transport& experts = *communicators_.expert;
   // Rank 0 of the first replica writes; its peers bring their experts one block at a time.
@@ -135,8 +138,39 @@ void TrainingSession::save(const std::string& folder) {
     if (owner == 0) return block;
     return experts.broadcast(block.contiguous(), static_cast<int>(owner), "save").await();
   };
-  if (communicators_.world->rank() < layout_.ep) save_checkpoint(folder, config, *parameters_, options);
+  if (communicators_.world->rank() < layout_.ep) save_checkpoint(folder, model_json(), *parameters_, options);
   communicators_.world->barrier("save");
+}
+
+nlohmann::json TrainingSession::model_json() const {
+  nlohmann::json config = model_.config.raw;
+  model_.connectivity.to_config(config);
+  return config;
+}
+
+void TrainingSession::start_checkpoint(CheckpointWriter& writer, TrainingState state) {
+  state.optimizer_steps = training_step_->optimizer().num_steps();
+  state.seed = config_.seed;
+  state.seq_length = config_.seq_length;
+  state.global_batch_size = config_.global_batch_size;
+  state.layout = layout_.to_string();
+  writer.start(*parameters_, training_step_->optimizer(), model_json(), state);
+}
+
+TrainingState TrainingSession::restore(const std::string& root) {
+  TrainingState state = restore_checkpoint(root, *parameters_, training_step_->optimizer(), *communicators_.world);
+  auto same = [&](const char* name, int64_t saved, int64_t now) {
+    if (saved == now) return;
+    fail(
+        "load={}: saved with {}={}, the recipe says {}; keep it, or give finetune=true to begin a new run with the "
+        "weights",
+        root, name, saved, now);
+  };
+  same("global_batch_size", state.global_batch_size, config_.global_batch_size);
+  same("seq_length", state.seq_length, config_.seq_length);
+  same("seed", state.seed, config_.seed);
+  if (state.layout != layout_.to_string()) state.schedule.clear();  // of another graph
+  return state;
 }
 
 }  // namespace farskip

@@ -7,6 +7,7 @@
 #include "data/batch_sampler.h"
 #include "data/gpt_dataset.h"
 #include "exec/executor.h"
+#include "train/checkpoint_writer.h"
 #include "train/training_step.h"
 
 namespace farskip {
@@ -25,15 +26,21 @@ struct TrainingModel {
   static TrainingModel load(const TrainConfig& config);
 };
 
+/// True where `load` names a folder of checkpoints to go on from, and not just weights.
+bool resumes(const TrainConfig& config);
+
 class TrainingSession {
  public:
-  /// `config` is resolved for world.size() ranks. Loads or initialises the weights.
+  /// `config` is resolved for world.size() ranks. Loads or initialises the weights; where the run resumes, restore()
+  /// brings them.
   TrainingSession(const TrainConfig& config, World& world, SampleSource samples);
 
   /// This rank's microbatches of a step.
   std::vector<Batch> batches(int64_t iteration) const;
   /// Runs one step under `schedule`; updates the weights.
   StepResult step(int64_t iteration, const Schedule& schedule);
+  /// See TrainingStep::request.
+  void request(bool save, bool end) { training_step_->request(save, end); }
   const StepStats& stats() const { return training_step_->stats(); }
 
   /// Mean loss, over all ranks, of samples [0, num_samples) of `samples`, in nats per token. No weight changes.
@@ -50,9 +57,16 @@ class TrainingSession {
   int64_t tokens_per_step() const { return config_.global_batch_size * config_.seq_length; }
 
   /// Writes the model as a Hugging Face folder; called by all ranks.
-  void save(const std::string& folder);
+  void export_model(const std::string& folder);
+  /// Begins to write a checkpoint with what it takes to go on from it; called by all ranks. `state` is completed with
+  /// what the session knows.
+  void start_checkpoint(CheckpointWriter& writer, TrainingState state);
+  /// Restores the newest sound checkpoint of a folder of checkpoints; called by all ranks. Throws Error where the run
+  /// would not continue it: another global_batch_size, seq_length or seed.
+  TrainingState restore(const std::string& root);
 
  private:
+  nlohmann::json model_json() const;  ///< config.json, with the connectivity
   Batch make_batch(const std::vector<std::vector<int32_t>>& samples, double denominator) const;
   Executor& executor_for(const Schedule& schedule);
 

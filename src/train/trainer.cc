@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
+#include <optional>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -11,8 +14,10 @@
 #include "base/progress.h"
 #include "base/stats.h"
 #include "exec/profile.h"
+#include "schedule/text.h"
 #include "sim/exposure.h"
 #include "sim/search.h"
+#include "train/signals.h"
 
 namespace farskip {
 
@@ -61,19 +66,23 @@ class Trainer {
         searching_(config.schedule == "search"),
         schedule_(named_schedule(searching_ ? "paper" : config.schedule, session_.graph(), modelled_costs())) {
     summary_.connectivity = session_.model().connectivity.to_string();
-    // Better now than after the last step.
-    if (session_.is_first() && !config_.save.empty()) create_parent_folders(config_.save);
-    if (session_.is_first() && !config_.log_file.empty()) {
-      create_parent_folders(config_.log_file);
-      log_file_.open(config_.log_file);
-      if (!log_file_) fail("log_file={}: cannot be written", config_.log_file);
+    if (resumes(config_)) resume();
+    if (!config_.save.empty()) {
+      watch_signals();
+      writer_.emplace(config_.save, session_.layout(), context_.world.rank(), config_.keep_checkpoints,
+                      config_.timeout);
+      session_.communicators().world->barrier("checkpoints");
     }
+    // Better now than after the last step.
+    if (session_.is_first() && !config_.export_folder.empty()) create_parent_folders(config_.export_folder);
+    if (session_.is_first() && !config_.log_file.empty()) open_log();
   }
 
   TrainSummary run() {
     announce();
     double since_log_us = 0;
-    for (int64_t iteration = 0; iteration < config_.train_iters; ++iteration) {
+    for (int64_t iteration = first_iteration_; iteration < config_.train_iters; ++iteration) {
+      pass_signals_on();
       StepResult step = session_.step(iteration, schedule_);
       const double step_ms = (step.end_us - step.begin_us) / 1e3;
       since_log_us += step.end_us - step.begin_us;
@@ -94,11 +103,20 @@ class Trainer {
       if (data_.valid && (last || (config_.eval_interval > 0 && (iteration + 1) % config_.eval_interval == 0))) {
         validate_model(iteration + 1);
       }
-      if (!config_.save.empty() &&
-          (last || (config_.save_interval > 0 && (iteration + 1) % config_.save_interval == 0))) {
-        session_.save(config_.save);
-        if (session_.is_first()) log_info(fmt::format("saved to {}", config_.save));
+      const bool end = session_.stats().end_requests > 0;
+      const bool asked = end || session_.stats().save_requests > 0;
+      if (writer_ && (last || asked || (config_.save_interval > 0 && (iteration + 1) % config_.save_interval == 0))) {
+        save(iteration + 1, last || end);
       }
+      if (end && !last) {
+        if (session_.is_first())
+          log_info(fmt::format("asked to end: saved iteration {}; auto_resume=true goes on from it", iteration + 1));
+        return std::move(summary_);
+      }
+    }
+    if (!config_.export_folder.empty()) {
+      session_.export_model(config_.export_folder);
+      if (session_.is_first()) log_info(fmt::format("model exported to {}", config_.export_folder));
     }
     finish();
     return std::move(summary_);
@@ -111,6 +129,68 @@ class Trainer {
     load.seq_length = static_cast<double>(config_.seq_length);
     load.bytes_per_value = config_.dtype == TrainDtype::bf16 ? 2 : 4;
     return model_costs(session_.graph(), session_.model().config, machine("cpu"), load);
+  }
+
+  /// Goes on from a checkpoint, with its schedule where the ranks are as they were.
+  void resume() {
+    const double begin_s = monotonic_seconds();
+    const TrainingState state = session_.restore(config_.load);
+    first_iteration_ = state.iteration;
+    if (searching_ && !state.schedule.empty()) {
+      schedule_ = schedule_from_text(session_.graph(), state.schedule, config_.load);
+      schedule_.name = "search (of the checkpoint)";
+      searching_ = false;
+    }
+    if (!session_.is_first()) return;
+    log_info(fmt::format("going on from iteration {} of {} (saved under {}), restored in {}", first_iteration_,
+                         config_.load, state.layout, format_duration(monotonic_seconds() - begin_s)));
+    if (first_iteration_ >= config_.train_iters)
+      log_warning(fmt::format("nothing is left to do: train_iters={} steps are done", config_.train_iters));
+  }
+
+  /// A resumed run goes on with its log; lines of steps that are done again are dropped.
+  void open_log() {
+    create_parent_folders(config_.log_file);
+    std::string kept;
+    if (first_iteration_ > 0 && std::filesystem::is_regular_file(config_.log_file)) {
+      std::istringstream lines(read_file(config_.log_file));
+      for (std::string line; std::getline(lines, line);) {
+        const auto entry = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+        if (entry.is_object() && entry.value("iteration", first_iteration_ + 1) <= first_iteration_)
+          kept += line + "\n";
+      }
+    }
+    log_file_.open(config_.log_file);
+    if (!(log_file_ << kept << std::flush)) fail("log_file={}: cannot be written", config_.log_file);
+  }
+
+  void pass_signals_on() {
+    if (!writer_) return;
+    const SignalCounts now = signals_received();
+    session_.request(now.save > signals_.save, now.end > signals_.end);
+    signals_ = now;
+  }
+
+  /// A checkpoint that cannot be written does not end a run that has others to come; the last one does.
+  void save(int64_t iteration, bool last) {
+    const double begin_s = monotonic_seconds();
+    try {
+      writer_->wait();
+    } catch (const Error& error) {
+      log_warning(error.what());
+    }
+    TrainingState state;
+    state.iteration = iteration;
+    state.consumed_samples = iteration * config_.global_batch_size;
+    if (!searching_) state.schedule = to_text(session_.graph(), schedule_);
+    session_.start_checkpoint(*writer_, state);
+    if (last || !config_.async_save) {
+      writer_->wait();
+      session_.communicators().world->barrier("checkpoint");
+    }
+    if (session_.is_first())
+      log_info(fmt::format("checkpoint of iteration {}: {} in {}; training waited {}", iteration,
+                           last ? "written" : "begun", config_.save, format_duration(monotonic_seconds() - begin_s)));
   }
 
   void announce() {
@@ -126,7 +206,7 @@ class Trainer {
 
   /// After a few steps of the paper's order the search has measured times to go by. No bit of the training changes.
   void profile(int64_t iteration, const StepResult& step) {
-    if (iteration >= num_warmup_steps) profile_.add(step);
+    if (iteration - first_iteration_ >= num_warmup_steps) profile_.add(step);
     if (profile_.num_steps() < num_profiled_steps) return;
     searching_ = false;
     costs_ = profile_.table(context_.link->spec(), *session_.communicators().world);
@@ -169,7 +249,7 @@ class Trainer {
   void print_line(int64_t iteration, double step_ms) {
     if (!session_.is_first()) return;
     const StepStats& stats = session_.stats();
-    const double left_s = (monotonic_seconds() - started_s_) / static_cast<double>(iteration + 1) *
+    const double left_s = (monotonic_seconds() - started_s_) / static_cast<double>(iteration + 1 - first_iteration_) *
                           static_cast<double>(config_.train_iters - iteration - 1);
     std::printf(
         " iteration %8ld/%8ld | consumed samples: %12ld | elapsed time per iteration (ms): %.1f | "
@@ -211,6 +291,9 @@ class Trainer {
   StepResult last_;
   TrainSummary summary_;
   std::ofstream log_file_;
+  std::optional<CheckpointWriter> writer_;
+  int64_t first_iteration_ = 0;  ///< steps done before this run
+  SignalCounts signals_ = signals_received();
 };
 
 }  // namespace

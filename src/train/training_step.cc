@@ -14,12 +14,13 @@ TrainingStep::TrainingStep(const ModelConfig& model, ParameterSet& parameters, c
       optimizer_(parameters, config),
       first_replica_(rank / layout.ep == 0) {}
 
-// Layout of the vector: loss, auxiliary loss, squared norm of experts' gradients, then the load of each MoE layer.
+// Layout of the vector: loss, auxiliary loss, squared norm of experts' gradients, requests to save and to end, then the
+// load of each MoE layer.
 at::Tensor TrainingStep::local_stats(const std::vector<Microbatch>& microbatches,
                                      const std::vector<at::Tensor>& losses) {
   const auto norms = optimizer_.squared_norms();
   replicated_squares_ = norms.replicated;
-  std::vector<double> values = {0, 0, first_replica_ ? norms.experts : 0};
+  std::vector<double> values = {0, 0, first_replica_ ? norms.experts : 0, requests_.first, requests_.second};
   for (const auto& loss : losses) values[0] += loss.item<double>();
   for (const auto& microbatch : microbatches) {
     for (const auto& routing : microbatch.routing) {
@@ -44,7 +45,9 @@ void TrainingStep::optimize(const at::Tensor& sums) {
   stats_.gradient_norm = std::sqrt(replicated_squares_ + values[2]);
   stats_.lr = lr_;
   stats_.load.assign(model_.num_layers(), {});
-  const double* load = values + 3;
+  stats_.save_requests = static_cast<int>(values[3]);
+  stats_.end_requests = static_cast<int>(values[4]);
+  const double* load = values + 5;
   for (int64_t layer = 0; layer < model_.num_layers(); ++layer) {
     if (!model_.is_moe(layer)) continue;
     for (int64_t e = 0; e < model_.num_experts; ++e) stats_.load[layer].push_back(std::llround(*load++));

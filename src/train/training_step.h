@@ -12,6 +12,8 @@ struct StepStats {
   double aux_loss = 0;       ///< mean over microbatches and ranks of the sum over layers
   double gradient_norm = 0;  ///< before clipping
   double lr = 0;
+  int save_requests = 0;                   ///< ranks that were asked for a checkpoint
+  int end_requests = 0;                    ///< ranks that were asked for one and then to end
   std::vector<std::vector<int64_t>> load;  ///< per layer, rows of each expert in the global batch; empty: dense layer
 };
 
@@ -22,6 +24,9 @@ class TrainingStep : public StepHooks {
 
   /// The step that the executor runs next; sets its learning rate.
   void begin(int64_t iteration) { lr_ = learning_rate(config_, iteration); }
+  /// This rank was asked to save, or to save and end; after the next step all ranks know (StepStats).
+  void request(bool save, bool end) { requests_ = {save ? 1.0 : 0.0, end ? 1.0 : 0.0}; }
+  AdamW& optimizer() { return optimizer_; }
   /// Of the last step.
   const StepStats& stats() const { return stats_; }
 
@@ -38,6 +43,7 @@ class TrainingStep : public StepHooks {
   bool first_replica_;  ///< counts its experts' gradients in the norm
   double replicated_squares_ = 0;
   double lr_ = 0;
+  std::pair<double, double> requests_;
   StepStats stats_;
 };
 

@@ -104,7 +104,7 @@ int spawn_ranks(int num_ranks, const std::vector<std::string>& argv, const Spawn
   if (argv.empty()) fail("cannot start ranks of no program");
   sigset_t watched, before;
   sigemptyset(&watched);
-  for (const int signal : {SIGCHLD, SIGINT, SIGTERM, SIGHUP}) sigaddset(&watched, signal);
+  for (const int signal : {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1}) sigaddset(&watched, signal);
   sigprocmask(SIG_BLOCK, &watched, &before);
   const int signals = signalfd(-1, &watched, SFD_CLOEXEC);
 
@@ -121,7 +121,9 @@ int spawn_ranks(int num_ranks, const std::vector<std::string>& argv, const Spawn
     const double now = now_us();
     if (terminate_us == 0 && (first_failed >= 0 || passed_on != 0)) {
       const bool silent = passed_on == 0 && WIFSIGNALED(children[first_failed].status);
-      terminate_us = now + (silent ? options.silent_grace_s : options.grace_s) * 1e6;
+      terminate_us = now + 1e6 * (first_failed < 0 ? options.signal_grace_s
+                                  : silent         ? options.silent_grace_s
+                                                   : options.grace_s);
     }
     if (terminate_us > 0 && kill_us == 0 && now >= terminate_us) {
       send_all(children, SIGTERM);
@@ -132,7 +134,9 @@ int spawn_ranks(int num_ranks, const std::vector<std::string>& argv, const Spawn
     poll(&poll_for, 1, terminate_us > 0 ? 50 : 1000);
     signalfd_siginfo info;
     while ((poll_for.revents & POLLIN) != 0 && read(signals, &info, sizeof(info)) == sizeof(info)) {
-      if (info.ssi_signo != SIGCHLD) send_all(children, passed_on = static_cast<int>(info.ssi_signo));
+      const auto signal = static_cast<int>(info.ssi_signo);
+      if (signal != SIGCHLD) send_all(children, signal);
+      if (signal != SIGCHLD && signal != SIGUSR1) passed_on = signal;
       poll_for.revents = 0;
     }
   }

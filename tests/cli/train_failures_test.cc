@@ -91,32 +91,42 @@ TEST_F(TrainFailures, SignalsToTheLauncherEndAllRanks) {
   }
 }
 
-TEST_F(TrainFailures, ADeathWhileSavingLeavesTheModelBefore) {
-  const std::string out = folder / "out", temporary = out + ".tmp";
+TEST_F(TrainFailures, ADeathWhileSavingLeavesTheCheckpointsBefore) {
+  const std::string out = folder / "out";
+  auto partial = [&] {
+    std::error_code gone;
+    for (const auto& entry : fs::directory_iterator(out, gone)) {
+      if (entry.path().extension() == ".partial") return entry.path().string();
+    }
+    return std::string();
+  };
   auto ranks = start_ranks("save_interval=1 save=" + out);
-  ASSERT_TRUE(wait_until(60, [&] { return fs::exists(out); }));
-  // Stopped with a half-written folder beside the complete one, then killed.
+  ASSERT_TRUE(wait_until(60, [&] { return fs::exists(out + "/latest_checkpointed_iteration.txt"); }));
+  // Stopped with a half-written folder beside complete ones, then killed.
   ASSERT_TRUE(wait_until(60, [&] {
-    if (!fs::exists(temporary)) return false;
+    if (partial().empty()) return false;
     ranks[0]->send(SIGSTOP);
     testing::sleep_ms(20);
-    if (fs::exists(temporary)) return true;
+    if (!partial().empty()) return true;
     ranks[0]->send(SIGCONT);
     return false;
   })) << "no save was met in mid air";
-  const std::string weights = read_file(out + "/model.safetensors");
+  const std::string latest = read_file(out + "/latest_checkpointed_iteration.txt");
   ranks[0]->send(SIGKILL);
   EXPECT_EQ(ranks[0]->wait(5), 128 + SIGKILL);
   ASSERT_EQ(ranks[1]->wait(kTimeout + 2 + kSlack), 1) << ranks[1]->err();
   EXPECT_THAT(ranks[1]->err(), HasSubstr("rank 0 is gone"));
 
-  EXPECT_EQ(read_file(out + "/model.safetensors"), weights);
+  EXPECT_EQ(read_file(out + "/latest_checkpointed_iteration.txt"), latest);
   const auto continued = run_farskip("generate " + out + " --prompt The --max-tokens 4");
   EXPECT_EQ(continued.status, 0) << continued.err;
   // The next run goes on from it and tidies up.
-  const auto more = run_farskip(train(fmt::format("train_iters=1 load={} save={}", out, out)));
+  const int64_t next = std::stol(latest) + 1;
+  const auto more =
+      run_farskip(train(fmt::format("connectivity=farskip train_iters={} save={} auto_resume=true", next, out)));
   EXPECT_EQ(more.status, 0) << more.err;
-  EXPECT_FALSE(fs::exists(temporary));
+  EXPECT_EQ(read_file(out + "/latest_checkpointed_iteration.txt"), std::to_string(next) + "\n");
+  EXPECT_EQ(partial(), "");
 }
 
 }  // namespace

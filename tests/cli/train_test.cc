@@ -20,7 +20,7 @@ TEST_F(Train, TextBecomesAModelThatContinuesIt) {
   EXPECT_THAT(prepared.out, HasSubstr("data_text_document.bin"));
   const std::string model = folder / "out";
   const std::string log =
-      trained("connectivity=farskip layout=ep=2 --nproc 2 train_iters=24 log_interval=8 eval_iters=1 save=" + model);
+      trained("connectivity=farskip layout=ep=2 --nproc 2 train_iters=24 log_interval=8 eval_iters=1 export=" + model);
 
   std::istringstream lines(last.out);
   const std::regex format(
@@ -153,7 +153,9 @@ TEST_F(Train, BadInputIsNamed) {
       {"layout=ep=2,dp=2 --nproc 2", {"layout ep=2,dp=2 is for 4 ranks, but 2 were started"}},
       {"layout=ep=two", {"layout = ep=two"}},
       {"global_batch_size=6 --nproc 2", {"global_batch_size = 6 is not a multiple of"}},
-      {"save=" + file + " train_iters=1", {file, "is not a folder"}},
+      {"export=" + file + " train_iters=1", {file, "is not a folder"}},
+      {"export=/proc/none/out train_iters=1", {"/proc/none"}},
+      {"save=" + file + " train_iters=1", {file, "cannot create the folder"}},
       {"save=/proc/none/out train_iters=1", {"/proc/none"}},
       {"log_file=/proc/none", {"log_file=/proc/none"}},
       {"link=fast", {"link 'fast'", "rate=2gbit,latency=50us"}},
