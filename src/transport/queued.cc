@@ -26,7 +26,7 @@ struct Job {
 /// What the handle, the worker and the collectives in flight share.
 struct Shared {
   GroupContext context;
-  Exchange exchange;
+  ExchangeFn exchange;
   // Guarded by the health's mutex.
   std::deque<std::shared_ptr<Job>> queue;
   std::condition_variable work;
@@ -84,7 +84,7 @@ class QueuedFlight final : public InFlight {
 
 class Queued final : public Transport {
  public:
-  Queued(GroupContext context, Exchange exchange)
+  Queued(GroupContext context, ExchangeFn exchange)
       : Transport(context.rank, static_cast<int>(context.ranks.size()), context.name),
         shared_(std::make_shared<Shared>()) {
     shared_->context = std::move(context);
@@ -172,7 +172,7 @@ std::string GroupContext::explain(const std::string& op, int64_t number, const s
   return fmt::format("collective '{}' on '{}': {} ({})", op, name, monitor->blame(ranks, name, number), cause);
 }
 
-std::unique_ptr<Transport> make_queued(GroupContext context, Exchange exchange) {
+std::unique_ptr<Transport> make_queued(GroupContext context, ExchangeFn exchange) {
   return std::make_unique<Queued>(std::move(context), std::move(exchange));
 }
 

@@ -27,6 +27,6 @@ struct GroupContext {
 };
 
 /// REQUIRES: `exchange` throws after options.timeout_s at the latest, and when a peer is lost.
-std::unique_ptr<Transport> make_queued(GroupContext context, Exchange exchange);
+std::unique_ptr<Transport> make_queued(GroupContext context, ExchangeFn exchange);
 
 }  // namespace farskip

@@ -17,7 +17,7 @@ at::Tensor repeat_rows(const at::Tensor& rows, int64_t times) {
   return times == 1 ? rows : at::cat(std::vector<at::Tensor>(times, rows), 0);
 }
 
-at::Tensor reduce_scatter(const Collective& op, int rank, const Exchange& exchange) {
+at::Tensor reduce_scatter(const Collective& op, int rank, const ExchangeFn& exchange) {
   const auto received = exchange(op.input, op.send_rows, op.recv_rows);
   auto sum = at::empty_like(received.narrow(0, 0, op.recv_rows[rank]));
   sum_in_rank_order(received.split_with_sizes(op.recv_rows), sum);
@@ -25,7 +25,7 @@ at::Tensor reduce_scatter(const Collective& op, int rank, const Exchange& exchan
 }
 
 at::Tensor all_gather(const at::Tensor& rows, const std::vector<int64_t>& rows_of_rank, int rank,
-                      const Exchange& exchange) {
+                      const ExchangeFn& exchange) {
   const std::vector<int64_t> send_rows(rows_of_rank.size(), rows.size(0));
   return exchange(repeat_rows(rows, static_cast<int64_t>(rows_of_rank.size())), send_rows, rows_of_rank);
 }
@@ -79,7 +79,7 @@ at::Tensor empty_result(const Collective& op, int rank) {
   return at::empty(shape, op.input.options());
 }
 
-at::Tensor run_over_exchange(const Collective& op, int rank, const Exchange& exchange) {
+at::Tensor run_over_exchange(const Collective& op, int rank, const ExchangeFn& exchange) {
   switch (op.kind) {
     case CollectiveKind::all_to_all:
       return exchange(op.input, op.send_rows, op.recv_rows);

@@ -24,10 +24,11 @@ std::vector<int64_t> offsets_of(const std::vector<int64_t>& rows);
 at::Tensor empty_result(const Collective& op, int rank);
 
 /// A blocking all-to-all: rows, rows to each rank, rows from each rank -> received rows.
-using Exchange = std::function<at::Tensor(const at::Tensor&, const std::vector<int64_t>&, const std::vector<int64_t>&)>;
+using ExchangeFn =
+    std::function<at::Tensor(const at::Tensor&, const std::vector<int64_t>&, const std::vector<int64_t>&)>;
 
 /// Any collective in terms of all-to-all: reduce-scatter is an exchange and a local sum, all-reduce that and an
 /// all-gather. A barrier needs an input all the same: one row per rank.
-at::Tensor run_over_exchange(const Collective& op, int rank, const Exchange& exchange);
+at::Tensor run_over_exchange(const Collective& op, int rank, const ExchangeFn& exchange);
 
 }  // namespace farskip

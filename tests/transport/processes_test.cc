@@ -51,7 +51,16 @@ std::string bits_of(World& world) {
   return bytes;
 }
 
-/// Runs steps; one rank ends itself by a signal in step 2, before or after it launched the collective of that step.
+/// The split sizes of an all-to-all: a host wait, as every layer has one.
+void exchange_counts(Transport& group, const std::string& name, const std::function<void()>& launched) {
+  const std::vector<int64_t> one(group.size(), 1);
+  auto pending = group.all_to_all(at::full({group.size()}, group.rank(), at::kLong), one, one, name);
+  launched();
+  EXPECT_EQ(pending.await()[group.size() - 1].item<int64_t>(), group.size() - 1);
+}
+
+/// Runs steps of two collectives; one rank ends itself by a signal in step 2: while the others wait for its counts, or
+/// before or after it launched the sum.
 void run_until_killed(World& world, const fs::path& folder, const std::string& role) {
   std::istringstream words(role);
   std::string word, moment;
@@ -65,6 +74,15 @@ void run_until_killed(World& world, const fs::path& folder, const std::string& r
         std::ofstream(folder / "died") << fmt::format("{}", now_us());
         raise(signal);
       };
+      const auto waiting = [&](int rank) { return folder / fmt::format("waiting{}_{}", step, rank); };
+      if (step == 2 && world.rank() == victim && moment == "inside_counts") {
+        for (int r = 0; r < world.size(); ++r)
+          while (r != victim && !fs::exists(waiting(r))) sleep_until_us(now_us() + 10e3);
+        sleep_until_us(now_us() + 200e3);
+        die("inside_counts");
+      }
+      exchange_counts(*group, fmt::format("mb0.l{}.fwd.counts", step),
+                      [&] { std::ofstream(waiting(world.rank())) << "launched"; });
       die("before_launch");
       auto pending = group->all_reduce(at::ones({1 << 18}), fmt::format("step{}", step));
       die("before_await");
@@ -111,8 +129,8 @@ class Processes : public ::testing::Test {
                        options);
   }
 
-  /// Every survivor of three ended in time and named the victim and the collective.
-  void expect_named(int signal, int victim, const std::string& moment) {
+  /// Every survivor of three ended in time and named the victim and the collective that it was in.
+  void expect_named(int signal, int victim, const std::string& moment, const std::string& collective = "step2") {
     SCOPED_TRACE(fmt::format("signal {} to rank {}, {}", signal, victim, moment));
     EXPECT_NE(
         spawn(3, fmt::format("killed {} {} {}", signal, victim, moment), {.grace_s = kTimeoutS + 4, .kill_s = 0.5}), 0);
@@ -121,7 +139,8 @@ class Processes : public ::testing::Test {
       if (r == victim) continue;
       const auto text = read_text(folder_ / fmt::format("error{}", r));
       ASSERT_NE(text, "") << "rank " << r << " did not end by itself";
-      EXPECT_THAT(text, AllOf(HasSubstr("step2"), HasSubstr(fmt::format("rank {} is gone", victim)))) << "rank " << r;
+      EXPECT_THAT(text, AllOf(HasSubstr(collective), HasSubstr(fmt::format("rank {} is gone", victim))))
+          << "rank " << r;
       EXPECT_LT((std::stod(text) - died_us) * 1e-6, kTimeoutS + 2) << text;
     }
   }
@@ -145,6 +164,20 @@ TEST_F(Processes, KilledRankIsNamedDuringAwait) { expect_named(SIGKILL, 1, "befo
 TEST_F(Processes, KilledHostOfTheStoreIsNamed) { expect_named(SIGKILL, 0, "before_launch"); }
 TEST_F(Processes, StoppedRankIsNamed) { expect_named(SIGSTOP, 1, "before_launch"); }
 TEST_F(Processes, StoppedHostOfTheStoreIsNamed) { expect_named(SIGSTOP, 0, "before_launch"); }
+
+class Counts : public Processes, public ::testing::WithParamInterface<std::tuple<int, int>> {};
+
+TEST_P(Counts, LostRankIsNamed) {
+  const auto [signal, victim] = GetParam();
+  expect_named(signal, victim, "inside_counts", "mb0.l2.fwd.counts");
+}
+
+std::string name_of(const ::testing::TestParamInfo<std::tuple<int, int>>& info) {
+  const auto [signal, victim] = info.param;
+  return fmt::format("{}{}", signal == SIGKILL ? "Kill" : "Stop", victim);
+}
+INSTANTIATE_TEST_SUITE_P(Signals, Counts,
+                         ::testing::Combine(::testing::Values(SIGKILL, SIGSTOP), ::testing::Values(0, 2)), name_of);
 
 TEST_F(Processes, LauncherReportsTheFirstFailureAndEndsTheRest) {
   const double begin_us = now_us();

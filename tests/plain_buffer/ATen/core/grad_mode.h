@@ -1,0 +1,10 @@
+#pragma once
+// Plain buffers have no gradients.
+
+namespace at {
+
+struct NoGradGuard {
+  NoGradGuard() {}
+};
+
+}  // namespace at
