@@ -1,5 +1,5 @@
 #pragma once
-// What tests of files share: a folder of their own, and the text of an expected error.
+// What tests of files share: a folder of their own.
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "base/error.h"
+#include "tests/base/error_of.h"
 
 namespace farskip {
 
@@ -38,16 +38,6 @@ class TempFolder {
   std::filesystem::path path_;
 };
 
-/// The text of the Error that `call` throws; "" (and a failed test) if it throws none.
-template <typename Call>
-std::string error_of(Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "no error was thrown";
-  return "";
-}
+using testing::error_of;
 
 }  // namespace farskip

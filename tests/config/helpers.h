@@ -8,22 +8,12 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "base/error.h"
 #include "config/model_config.h"
+#include "tests/base/error_of.h"
 
 namespace farskip {
 
-/// The text of the Error that `run` throws; a failure of the test where it throws none.
-template <typename Run>
-std::string error_of(Run&& run) {
-  try {
-    run();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "an error was expected";
-  return "";
-}
+using testing::error_of;
 
 inline std::filesystem::path source_dir() { return FARSKIP_SOURCE_DIR; }
 

@@ -5,8 +5,8 @@
 
 #include <string>
 
-#include "base/error.h"
 #include "layer/stage_graph.h"
+#include "tests/base/error_of.h"
 
 namespace farskip::testing {
 
@@ -75,18 +75,6 @@ inline std::vector<GraphCase> many_cases() {
     }
   }
   return cases;
-}
-
-/// The text of the Error that `run` throws; a failure of the test where it throws none.
-template <typename Run>
-std::string error_of(Run&& run) {
-  try {
-    run();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "an error was expected";
-  return "";
 }
 
 }  // namespace farskip::testing
