@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "cli/command.h"
+#include "cli/dry_run.h"
 #include "train/trainer.h"
 
 namespace farskip::cli {
@@ -14,6 +15,8 @@ struct TrainArguments {
   std::string recipe;
   std::vector<std::string> overrides;
   int num_ranks = 1;
+  bool dry_run = false;
+  std::string machine = "cpu";
 };
 
 void run_train(const TrainArguments& arguments) {
@@ -24,6 +27,10 @@ void run_train(const TrainArguments& arguments) {
   launch.link = LinkSpec::parse(config.link);
   launch.timeout_s = config.timeout;
   config.resolve(world_size(launch));
+  if (arguments.dry_run) {
+    std::printf("%s", dry_run_text(config, arguments.machine).c_str());
+    return;
+  }
   const TrainingModel model = TrainingModel::load(config);
   const TrainData data = TrainData::open(config, model.config.vocab_size);
   const int status = run_on_ranks(launch, [&](RankContext& context) {
@@ -46,6 +53,10 @@ void add_train(CLI::App& app) {
   command
       ->add_option("--nproc", arguments->num_ranks, "Ranks on this machine (torchrun, mpirun and srun give their own)")
       ->check(CLI::PositiveNumber);
+  command->add_flag("--dry-run", arguments->dry_run,
+                    "Print memory, layout and what hides behind what, and start nothing");
+  command->add_option("--machine", arguments->machine, "For --dry-run: the machine to simulate (see farskip show)")
+      ->capture_default_str();
   command->add_flag_callback(
       "--help-settings",
       [] {

@@ -128,6 +128,18 @@ TEST_F(Train, OneAndTwoRanksAgree) {
   }
 }
 
+TEST_F(Train, ADryRunStartsNothing) {
+  const std::string log = folder / "dry.jsonl";
+  const auto run = run_farskip(train("--dry-run --nproc 2 layout=ep=2 connectivity=farskip log_file=" + log));
+  ASSERT_EQ(run.status, 0) << run.err;
+  for (const char* part : {"memory of a rank", "moments", "at the peak, in mb", "hideable", "total"})
+    EXPECT_THAT(run.out, HasSubstr(part));
+  EXPECT_FALSE(std::filesystem::exists(log));
+  EXPECT_EQ(run_farskip(train("--dry-run --machine abacus")).status, 1);
+  EXPECT_EQ(run_farskip(train("--dry-run --nproc 64 layout=ep=4 global_batch_size=128")).status, 0)
+      << "more ranks than this machine has processors";
+}
+
 TEST_F(Train, BadInputIsNamed) {
   auto both = testing::tiny_model();
   for (const char* key : {"farskip", "attn_only_farskip", "mlp_only_farskip"}) both[key] = true;

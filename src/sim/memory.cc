@@ -1,0 +1,345 @@
+#include "sim/memory.h"
+
+#include <algorithm>
+#include <map>
+#include <vector>
+
+#include "base/error.h"
+
+namespace farskip {
+namespace {
+
+// T tokens of a microbatch and rank, H hidden, K experts per token, R rows received, b bytes per value.
+
+/// What a forward stage makes and keeps, in bytes.
+struct Footprint {
+  std::vector<double> writes = {};       ///< one per value written
+  std::vector<size_t> kept_reads = {};   ///< indices of reads that its backward needs
+  std::vector<size_t> kept_writes = {};  ///< indices of writes that its backward needs
+  double backward = 0;                   ///< inner values kept for the backward
+  double wgrad = 0;                      ///< inner values kept until the weight gradient
+  bool wgrad_reads = false;              ///< the weight gradient needs the reads too
+};
+
+class Sizes {
+ public:
+  Sizes(const StageGraph& graph, const ModelConfig& model, const Workload& load)
+      : graph_(graph), m_(model), T_(load.tokens()), b_(load.bytes_per_value) {
+    rows_ = T_ * static_cast<double>(m_.top_k);
+    received_ = rows_ * load.skew;
+  }
+
+  Footprint of(const Node& node) const {
+    const double H = static_cast<double>(m_.hidden_size), TH = T_ * H * b_;
+    const double sums = static_cast<double>(node.sums.size());
+    Footprint f;
+    switch (node.stage) {
+      case Stage::embed:
+        return {.writes = {TH}};
+      case Stage::view_attn:
+      case Stage::view_head:
+        f.writes.assign(static_cast<size_t>(sums), TH);
+        return f;
+      case Stage::view_ff:  // the norm keeps what it reads: one of the sums, or the view itself
+        f.writes.assign(static_cast<size_t>(sums) + 1, TH);
+        if (sums > 0) f.kept_writes = {static_cast<size_t>(sums) - 1};
+        if (sums == 0) f.kept_reads = {0};
+        return f;
+      case Stage::qkv:
+        return qkv();
+      case Stage::attn_core:
+        return core();
+      case Stage::attn_out:
+        return {.writes = {TH}, .kept_reads = all_reads(node), .wgrad_reads = true};
+      case Stage::route: {
+        const double E = static_cast<double>(m_.num_experts), K = static_cast<double>(m_.top_k);
+        // Scores in fp32 and, in bf16, the router's fp32 copy of its input.
+        return {.writes = {T_ * K * 4, T_ * K * 8},
+                .kept_reads = {0},
+                .kept_writes = {0},
+                .backward = 3 * T_ * E * 4,
+                .wgrad = b_ < 4 ? T_ * H * 4 : 0,
+                .wgrad_reads = true};
+      }
+      case Stage::permute:
+        return {.writes = {rows_ * H * b_}, .backward = 3 * rows_ * 8};
+      case Stage::experts:
+        return experts();
+      case Stage::unpermute:
+        return {.writes = {TH}, .kept_reads = {0, 1}};
+      case Stage::shared:
+        return feed_forward(static_cast<double>(m_.shared_intermediate_size));
+      case Stage::dense:
+        return feed_forward(static_cast<double>(m_.intermediate_size));
+      case Stage::head:
+        return {.writes = {T_ * static_cast<double>(m_.vocab_size) * b_}, .kept_reads = {0}, .wgrad = TH};
+      case Stage::loss:
+        return {.writes = {4}, .kept_reads = {0}, .backward = T_ * 4};
+      case Stage::dispatch:
+        return {.writes = {received_ * H * b_}};
+      case Stage::combine:
+        return {.writes = {rows_ * H * b_}};
+      case Stage::counts:
+        return {.writes = {static_cast<double>(m_.num_experts) * 8 + received_ * 16}};
+      default:
+        fail("memory of stage {} is not known; prediction covers training with the all-to-all layout",
+             to_string(node.stage));
+    }
+  }
+
+ private:
+  static std::vector<size_t> all_reads(const Node& node) {
+    std::vector<size_t> indices(node.reads.size());
+    for (size_t i = 0; i < indices.size(); ++i) indices[i] = i;
+    return indices;
+  }
+
+  Footprint qkv() const {
+    const AttentionConfig& a = m_.attention;
+    const double heads = static_cast<double>(a.num_heads), qk = static_cast<double>(a.qk_head_dim());
+    const double v = static_cast<double>(a.v_head_dim), H = static_cast<double>(m_.hidden_size);
+    Footprint f{.kept_reads = {0}, .wgrad = H, .wgrad_reads = true};  // the normed input
+    if (a.kind == AttentionKind::mla) {
+      f.writes = {heads * qk, heads * qk, heads * v};
+      f.wgrad += static_cast<double>(a.kv_lora_rank * 2 + a.qk_rope_head_dim);  // the latent before and after its norm
+      f.wgrad += static_cast<double>(a.q_lora_rank * 2);
+    } else {
+      const double kv_heads = static_cast<double>(a.num_kv_heads);
+      f.writes = {heads * qk, kv_heads * qk, kv_heads * v};
+      if (a.qk_norm || a.qk_norm_all_heads) f.wgrad += (heads + kv_heads) * qk;
+    }
+    if (a.gated) {
+      f.writes.push_back(heads * v);
+      f.kept_writes = {3};
+    }
+    for (double& bytes : f.writes) bytes *= T_ * b_;
+    f.wgrad *= T_ * b_;
+    return f;
+  }
+
+  /// Values are padded to the keys' width where they differ; the output is kept padded, with one fp32 per row and head.
+  Footprint core() const {
+    const AttentionConfig& a = m_.attention;
+    const double heads = static_cast<double>(a.num_heads), qk = static_cast<double>(a.qk_head_dim());
+    const double v = static_cast<double>(a.v_head_dim);
+    Footprint f{.writes = {T_ * heads * v * b_}, .kept_reads = {0, 1}, .backward = T_ * heads * (qk * b_ + 4)};
+    if (a.v_head_dim == a.qk_head_dim()) {
+      f.kept_reads.push_back(2);
+    } else {
+      f.backward += T_ * heads * qk * b_;
+    }
+    return f;
+  }
+
+  Footprint experts() const {
+    const double H = static_cast<double>(m_.hidden_size), I = static_cast<double>(m_.moe_intermediate_size);
+    const bool reordered = graph_.options().layout.ep > 1;
+    Footprint f{.writes = {received_ * H * b_}, .wgrad = received_ * I * b_};
+    f.backward = received_ * 2 * I * b_;
+    if (reordered) {
+      f.wgrad += received_ * H * b_;
+    } else {
+      f.kept_reads = {0};
+      f.wgrad_reads = true;
+    }
+    return f;
+  }
+
+  Footprint feed_forward(double width) const {
+    return {.writes = {T_ * static_cast<double>(m_.hidden_size) * b_},
+            .kept_reads = {0},
+            .backward = T_ * 2 * width * b_,
+            .wgrad = T_ * width * b_,
+            .wgrad_reads = true};
+  }
+
+  const StageGraph& graph_;
+  const ModelConfig& m_;
+  double T_, b_, rows_ = 0, received_ = 0;
+};
+
+/// Walks a schedule. A buffer lives while a value that is still to be read, or a stage that keeps it, holds it.
+class Walk {
+ public:
+  Walk(const StageGraph& graph, const ModelConfig& model, const Workload& load)
+      : graph_(graph),
+        model_(model),
+        value_bytes_(load.bytes_per_value),
+        sizes_(graph, model, load),
+        values_(graph.num_values(), -1),
+        readers_left_(graph.num_values(), 0),
+        kept_for_backward_(graph.num_nodes()),
+        kept_for_wgrad_(graph.num_nodes()) {
+    for (ValueId v = 0; v < graph.num_values(); ++v) readers_left_[v] = static_cast<int>(graph.value(v).readers.size());
+  }
+
+  void run(const Schedule& schedule) {
+    for (const Op& op : schedule.ops) {
+      const Node& node = graph_.node(op.node);
+      if (node.pass == Pass::step) continue;  // reductions come after the peak
+      if (op.kind == OpKind::await) {
+        release_reads(node);
+        continue;
+      }
+      switch (node.pass) {
+        case Pass::forward:
+          forward(op.node);
+          break;
+        case Pass::backward:
+          backward(op.node);
+          break;
+        default:
+          weight_gradient(op.node);
+          break;
+      }
+      if (op.kind == OpKind::run) release_reads(node);
+    }
+  }
+
+  double peak = 0;
+  NodeId peak_at = no_node;
+
+ private:
+  int allocate(double bytes) {
+    live_ += bytes;
+    buffers_.push_back({bytes, 0});
+    return static_cast<int>(buffers_.size()) - 1;
+  }
+  void hold(std::vector<int>& holder, int buffer) {
+    if (buffer < 0) return;
+    ++buffers_[buffer].second;
+    holder.push_back(buffer);
+  }
+  void release(int buffer) {
+    if (buffer >= 0 && --buffers_[buffer].second == 0) live_ -= buffers_[buffer].first;
+  }
+  void release_all(std::vector<int>& holder) {
+    for (int buffer : holder) release(buffer);
+    holder.clear();
+  }
+  void assign(ValueId value, double bytes) {
+    if (readers_left_[value] == 0) return;
+    std::vector<int> held;
+    hold(held, allocate(bytes));
+    values_[value] = held.front();
+  }
+  void release_reads(const Node& node) {
+    for (ValueId v : node.reads) {
+      if (--readers_left_[v] == 0) release(values_[v]);
+    }
+  }
+  void note(NodeId id, double passing) {
+    if (live_ + passing <= peak) return;
+    peak = live_ + passing;
+    peak_at = id;
+  }
+
+  void forward(NodeId id) {
+    const Node& node = graph_.node(id);
+    const Footprint f = sizes_.of(node);
+    FARSKIP_CHECK(f.writes.size() == node.writes.size(), "a size for each value");
+    for (size_t i = 0; i < node.writes.size(); ++i) {
+      assign(node.writes[i], f.writes[i]);
+      bytes_of_[node.writes[i]] = f.writes[i];
+    }
+    auto& backward = kept_for_backward_[id];
+    auto& wgrad = kept_for_wgrad_[id];
+    for (size_t i : f.kept_reads) {
+      hold(backward, values_[node.reads[i]]);
+      if (f.wgrad_reads) hold(wgrad, values_[node.reads[i]]);
+    }
+    for (size_t i : f.kept_writes) hold(backward, values_[node.writes[i]]);
+    if (f.backward > 0) hold(backward, allocate(f.backward));
+    if (f.wgrad > 0) hold(wgrad, allocate(f.wgrad));
+    note(id, 0);
+  }
+
+  void backward(NodeId id) {
+    const Node& node = graph_.node(id);
+    const Node& forward = graph_.node(node.forward);
+    // Several contributions are added into a new tensor; the gradient of what the stage wrote lives on for its weights.
+    double sums = 0, gradients = 0;
+    for (size_t i = 0; i < node.output_grads.size(); ++i) {
+      const double bytes = bytes_of_[forward.writes[i]];
+      if (node.output_grads[i].size() > 1) sums += bytes;
+      gradients += bytes;
+    }
+    for (size_t i = 0; i < node.input_grads.size(); ++i) {
+      if (node.input_grads[i] != no_value) assign(node.input_grads[i], bytes_of_[forward.reads[i]]);
+    }
+    const Footprint f = sizes_.of(forward);
+    note(id, sums + f.backward);  // inner gradients are about what was kept
+    const bool has_weights = row(forward.stage).has_weights;
+    if (has_weights) hold(kept_for_wgrad_[node.forward], allocate(inner_gradients(forward, gradients)));
+    release_all(kept_for_backward_[node.forward]);
+  }
+
+  /// What weight gradients keep of the backward pass: the gradient of each product's output.
+  double inner_gradients(const Node& forward, double outputs) const {
+    const Footprint f = sizes_.of(forward);
+    switch (forward.stage) {
+      case Stage::experts:
+      case Stage::shared:
+      case Stage::dense:
+        return outputs + f.backward;
+      case Stage::qkv:
+        return outputs * 1.2;
+      default:
+        return outputs;
+    }
+  }
+
+  void weight_gradient(NodeId id) {
+    const Node& node = graph_.node(id);
+    double weights = 0;  // the product, before it is added to the fp32 gradient
+    if (graph_.node(node.forward).stage == Stage::experts) {
+      weights = 3.0 *
+                static_cast<double>(model_.num_experts / graph_.options().layout.ep * model_.hidden_size *
+                                    model_.moe_intermediate_size) *
+                value_bytes_;
+    }
+    note(id, weights);
+    release_all(kept_for_wgrad_[node.forward]);
+  }
+
+  const StageGraph& graph_;
+  const ModelConfig& model_;
+  double value_bytes_;
+  Sizes sizes_;
+  double live_ = 0;
+  std::vector<std::pair<double, int>> buffers_;  ///< bytes, holders
+  std::vector<int> values_;                      ///< buffer of each value, -1: none
+  std::vector<int> readers_left_;
+  std::map<ValueId, double> bytes_of_;
+  std::vector<std::vector<int>> kept_for_backward_, kept_for_wgrad_;  ///< by forward node
+};
+
+}  // namespace
+
+MemoryPlan plan_memory(const StageGraph& graph, const Schedule& schedule, const ModelConfig& model,
+                       const Workload& load) {
+  FARSKIP_CHECK(graph.options().phase == Phase::train);
+  const double experts_whole =
+      static_cast<double>(model.num_experts * 3 * model.hidden_size * model.moe_intermediate_size);
+  double routers = 0, experts = 0;
+  for (int64_t layer = 0; layer < model.num_layers(); ++layer) {
+    if (!model.is_moe(layer)) continue;
+    experts += experts_whole;
+    routers += static_cast<double>(model.num_experts * model.hidden_size);
+  }
+  const double parameters =
+      static_cast<double>(model.num_parameters()) - experts * (1 - 1.0 / graph.options().layout.ep);
+  MemoryPlan plan;
+  const bool masters = load.bytes_per_value < 4;
+  plan.weights = (parameters - routers) * load.bytes_per_value + routers * 4;
+  plan.masters = masters ? parameters * 4 - routers * 4 : 0;
+  plan.gradients = parameters * 4;
+  plan.moments = parameters * 8;
+  Walk walk(graph, model, load);
+  walk.run(schedule);
+  plan.activations = walk.peak;
+  plan.peak_at = graph.name(walk.peak_at);
+  return plan;
+}
+
+}  // namespace farskip
