@@ -76,7 +76,8 @@ endfunction()
 # see all of them.
 function(farskip_plain_buffer_tests)
   farskip_tests(plain_buffer LIBS base)
-  set(sources transport pending collective reduce loopback queued emulated_link monitor probes clock run_ranks)
+  set(sources transport pending collective reduce meeting loopback device_meeting device_flight queued emulated_link monitor
+              probes clock run_ranks)
   list(TRANSFORM sources PREPEND ${CMAKE_SOURCE_DIR}/src/transport/)
   list(TRANSFORM sources APPEND .cc)
   target_sources(test_plain_buffer PRIVATE ${sources})

@@ -16,8 +16,9 @@
 #endif
 
 #include "base/error.h"
+#include "transport/cause.h"
 #include "transport/clock.h"
-#include "transport/device.h"
+#include "transport/device_flight.h"
 #include "transport/io_priority.h"
 #include "transport/queued.h"
 
@@ -29,12 +30,6 @@ using BackendPtr = c10::intrusive_ptr<c10d::Backend>;
 
 std::chrono::milliseconds milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3));
-}
-
-/// libtorch appends stack traces to its errors; people need the first line.
-std::string first_line(const std::exception& error) {
-  const std::string text = error.what();
-  return text.substr(0, text.find('\n'));
 }
 
 /// The address of this machine on the way to `host`: peers reach us there, whatever this machine's name resolves to.
@@ -97,7 +92,7 @@ class DeviceTransport final : public Transport {
       : Transport(context.rank, static_cast<int>(context.ranks.size()), context.name),
         context_(std::move(context)),
         backend_(std::move(backend)),
-        lane_(make_device_lane()) {}
+        lane_(make_device_lane(at::kCUDA)) {}
 
   Pending launch(Collective op) override {
     if (const auto failure = context_.health->first_error(); !failure.empty()) throw Error(failure);
@@ -108,8 +103,9 @@ class DeviceTransport final : public Transport {
     try {
       const auto blocking = [this](const at::Tensor& rows, const std::vector<int64_t>& send,
                                    const std::vector<int64_t>& recv) { return exchange(*backend_, rows, send, recv); };
-      auto flight = lane_->run([&] { return run_over_exchange(op, rank(), blocking); },
-                               [health = context_.health] { return !health->first_error().empty(); });
+      auto flight = launch_on_lane(
+          lane_, [&] { return run_over_exchange(op, rank(), blocking); }, op.pause_us,
+          [health = context_.health] { return health->first_error(); });
       ++num_launched_;
       if (op.on_started) op.on_started(report.launched_us);
       return {std::move(flight), std::move(report)};
@@ -124,7 +120,7 @@ class DeviceTransport final : public Transport {
  private:
   GroupContext context_;
   BackendPtr backend_;
-  std::unique_ptr<DeviceLane> lane_;
+  std::shared_ptr<DeviceLane> lane_;
   int64_t num_launched_ = 0;
 };
 

@@ -29,6 +29,12 @@ struct Collective {
   /// Called once, by any thread, when all participants have launched, with the time at which the last one did. A
   /// transport that does not know calls it when the data arrived, with the time of this rank's launch. May be empty.
   std::function<void(double started_us)> on_started;
+  /// On a device: how long its lane pauses before the result is complete (an emulated link; on a CPU that waits
+  /// itself).
+  double pause_us = 0;
+
+  /// Its completion is an event on a device, and its on_started says nothing about when that happens.
+  bool on_device() const { return input.defined() && !input.device().is_cpu(); }
 };
 
 /// Bytes of one exchange from and to this rank; rows that stay on their rank are not counted.

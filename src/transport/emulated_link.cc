@@ -52,8 +52,12 @@ class EmulatedLink final : public Transport {
 
   Pending launch(Collective op) override {
     if (size() == 1) return inner_->launch(std::move(op));
-    const auto through_us = std::make_shared<double>(0);
     const auto exchanges = traffic(op, rank());
+    if (op.on_device()) {
+      op.pause_us += link_->spec().duration_us(exchanges);
+      return inner_->launch(std::move(op));
+    }
+    const auto through_us = std::make_shared<double>(0);
     op.on_started = [link = link_, exchanges, through_us, next = op.on_started](double started_us) {
       *through_us = link->reserve(started_us, exchanges);
       if (next) next(started_us);

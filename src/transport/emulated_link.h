@@ -2,6 +2,7 @@
 // A link of given latency and rate on top of any transport. A collective completes no earlier than the launch of its
 // last participant (or the end of the link's previous collective, if later) + for each of its exchanges latency +
 // max(bytes sent, bytes received) / rate. In flight it costs no CPU; rows that stay on their rank cost nothing.
+// On a device it is a pause of the communication stream, behind the copies.
 
 #include <memory>
 #include <mutex>

@@ -1,113 +1,15 @@
 #include "transport/loopback.h"
 
-#include <ATen/core/grad_mode.h>
 #include <fmt/ranges.h>
 
-#include <condition_variable>
-#include <map>
-#include <mutex>
-
 #include "base/error.h"
+#include "transport/cause.h"
 #include "transport/clock.h"
-#include "transport/health.h"
+#include "transport/meeting.h"
 #include "transport/reduce.h"
 
 namespace farskip {
 namespace {
-
-/// What the ranks of one process share: one lock, one place to sleep, one first error.
-struct Hub : Health {
-  TransportOptions options;
-};
-
-/// One collective of all its ranks. Its work falls into one unit per rank: unit r fills the result of rank r, or, in a
-/// reduction, adds up what rank r keeps (all_reduce: and hands it to everyone). Whoever awaits does its own unit first
-/// and then those that nobody has begun; when all are done, every result is complete and every input is free again.
-struct Meeting {
-  explicit Meeting(int size)
-      : ops(size), results(size), posted(size, false), taken(size, false), missing(size), left(size) {}
-
-  std::vector<Collective> ops;
-  std::vector<at::Tensor> results;
-  std::vector<bool> posted;
-  std::vector<bool> taken;
-  int missing;           ///< ranks that have not launched
-  int left;              ///< units that are not done
-  bool started = false;  ///< all have launched
-  double started_us = 0;
-
-  int size() const { return static_cast<int>(ops.size()); }
-
-  /// Does unit `unit`. REQUIRES: started, and the caller took the unit.
-  void work(int unit) {
-    const at::NoGradGuard no_grad;
-    switch (ops[unit].kind) {
-      case CollectiveKind::all_to_all:
-        return receive(unit, [&](int from) { return offsets_of(ops[from].send_rows)[unit]; });
-      case CollectiveKind::all_gather:
-        return receive(unit, [](int) { return int64_t{0}; });
-      case CollectiveKind::reduce_scatter:
-        return add(unit, results[unit]);
-      case CollectiveKind::all_reduce: {
-        const int64_t begin = offsets_of(ops[unit].send_rows)[unit];
-        const int64_t rows = ops[unit].send_rows[unit];
-        const auto sum = results[unit].narrow(0, begin, rows);
-        add(unit, sum);
-        for (int r = 0; r < size(); ++r)
-          if (r != unit) results[r].narrow(0, begin, rows).copy_(sum);
-        return;
-      }
-      case CollectiveKind::broadcast:
-        results[unit].copy_(ops[ops[unit].root].input);
-        return;
-      case CollectiveKind::barrier:
-        return;
-    }
-  }
-
- private:
-  template <typename Begin>
-  void receive(int unit, Begin begin) {
-    int64_t to = 0;
-    for (int from = 0; from < size(); ++from) {
-      const int64_t rows = ops[unit].recv_rows[from];
-      if (rows > 0) results[unit].narrow(0, to, rows).copy_(ops[from].input.narrow(0, begin(from), rows));
-      to += rows;
-    }
-  }
-  void add(int unit, const at::Tensor& sum) {
-    std::vector<at::Tensor> terms;
-    const int64_t begin = offsets_of(ops[unit].send_rows)[unit];
-    for (const auto& op : ops) terms.push_back(op.input.narrow(0, begin, sum.size(0)));
-    sum_in_rank_order(terms, sum);
-  }
-};
-
-/// The communicator as its ranks share it: collectives that not all have launched, by their number.
-struct SharedGroup {
-  std::string name;
-  std::vector<int> ranks;
-  std::map<int64_t, std::shared_ptr<Meeting>> open;
-};
-
-std::string describe(const Collective& op) { return fmt::format("{} '{}'", to_string(op.kind), op.name); }
-
-/// Why two ranks' launches cannot belong to the same collective; empty when they can.
-std::string mismatch(const Collective& a, int rank_a, const Collective& b, int rank_b) {
-  if (a.kind != b.kind || a.name != b.name || a.root != b.root)
-    return fmt::format("rank {} launched {}, rank {} launched {} in its place", rank_a, describe(a), rank_b,
-                       describe(b));
-  if (a.kind == CollectiveKind::barrier) return {};
-  if (a.input.scalar_type() != b.input.scalar_type() || a.input.sizes().slice(1) != b.input.sizes().slice(1))
-    return fmt::format("{}: rank {} sends rows of {} {}, rank {} of {} {}", describe(a), rank_a,
-                       c10::toString(a.input.scalar_type()), fmt::join(a.input.sizes().slice(1), "x"), rank_b,
-                       c10::toString(b.input.scalar_type()), fmt::join(b.input.sizes().slice(1), "x"));
-  if (a.send_rows[rank_b] != b.recv_rows[rank_a] || b.send_rows[rank_a] != a.recv_rows[rank_b])
-    return fmt::format("{}: rank {} sends {} and expects {} rows, its peer rank {} expects {} and sends {}",
-                       describe(a), rank_a, a.send_rows[rank_b], a.recv_rows[rank_b], rank_b, b.recv_rows[rank_a],
-                       b.send_rows[rank_a]);
-  return {};
-}
 
 class LoopbackFlight final : public InFlight {
  public:
@@ -118,6 +20,7 @@ class LoopbackFlight final : public InFlight {
   at::Tensor finish(CollectiveReport& report) override {
     std::unique_lock lock(hub_->mutex);
     wait(lock, report, [&] { return meeting_->started; });
+    if (meeting_->device) return finish_on_device(lock, report);
     report.started_us = report.completed_us = meeting_->started_us;
     const double begin_us = now_us();
     for (int i = 0; i < meeting_->size(); ++i) work(lock, (rank_ + i) % meeting_->size());
@@ -127,7 +30,8 @@ class LoopbackFlight final : public InFlight {
   }
   bool ready() override {
     const std::lock_guard lock(hub_->mutex);
-    return meeting_->started || !hub_->failure.empty();
+    if (!hub_->failure.empty()) return true;
+    return meeting_->started && (!meeting_->device || meeting_->device->completed(rank_));
   }
   bool failed() override { return !hub_->first_error().empty(); }
 
@@ -148,6 +52,15 @@ class LoopbackFlight final : public InFlight {
     throw Error(hub_->failure);
   }
 
+  /// From here on the order of events sees to everything; the input need not outlive what the current stream awaits.
+  at::Tensor finish_on_device(std::unique_lock<std::mutex>& lock, CollectiveReport& report) {
+    lock.unlock();
+    meeting_->device->await(rank_, meeting_->results[rank_], report);
+    lock.lock();
+    meeting_->ops[rank_].input.reset();
+    return std::move(meeting_->results[rank_]);
+  }
+
   void work(std::unique_lock<std::mutex>& lock, int unit) {
     if (meeting_->taken[unit]) return;
     meeting_->taken[unit] = true;
@@ -155,7 +68,7 @@ class LoopbackFlight final : public InFlight {
     try {
       meeting_->work(unit);
     } catch (const std::exception& error) {
-      hub_->abort(fmt::format("collective '{}' on '{}': {}", meeting_->ops[rank_].name, group_->name, error.what()));
+      hub_->abort(fmt::format("collective '{}' on '{}': {}", meeting_->ops[rank_].name, group_->name, text_of(error)));
     }
     lock.lock();
     if (--meeting_->left > 0) return;
@@ -171,14 +84,16 @@ class LoopbackFlight final : public InFlight {
 
 class Loopback final : public Transport {
  public:
-  Loopback(int rank, std::shared_ptr<Hub> hub, std::shared_ptr<SharedGroup> group)
+  Loopback(int rank, std::shared_ptr<Hub> hub, std::shared_ptr<SharedGroup> group, std::shared_ptr<RankLane> lane)
       : Transport(rank, static_cast<int>(group->ranks.size()), group->name),
         hub_(std::move(hub)),
-        group_(std::move(group)) {}
+        group_(std::move(group)),
+        lane_(std::move(lane)) {}
 
   Pending launch(Collective op) override {
     auto report = report_for(op);
     auto result = empty_result(op, rank());
+    const auto lane = op.on_device() ? lane_->on(op.input.device()) : nullptr;
     std::unique_lock lock(hub_->mutex);
     if (!hub_->failure.empty()) throw Error(hub_->failure);
     const int64_t number = num_launched_++;
@@ -194,6 +109,10 @@ class Loopback final : public Transport {
         throw Error(hub_->failure);
       }
     }
+    if (lane) {
+      if (!meeting->device) meeting->device = std::make_unique<DeviceMeeting>(size());
+      meeting->device->post(rank(), lane);
+    }
     meeting->ops[rank()] = std::move(op);
     meeting->results[rank()] = std::move(result);
     meeting->posted[rank()] = true;
@@ -208,20 +127,32 @@ class Loopback final : public Transport {
   std::string failure() override { return hub_->first_error(); }
 
  private:
-  /// Everybody has launched. The hooks run before anyone can see that.
+  /// Everybody has launched. The hooks run, and a device gets its work, before anyone can see that.
   void start(std::unique_lock<std::mutex>& lock, Meeting& meeting) {
     lock.unlock();
     const double started_us = now_us();
     for (const auto& op : meeting.ops)
       if (op.on_started) op.on_started(started_us);
+    if (meeting.device) issue(meeting);
     lock.lock();
     meeting.started_us = started_us;
     meeting.started = true;
     hub_->changed.notify_all();
   }
 
+  void issue(Meeting& meeting) {
+    const std::lock_guard lock(hub_->issuing);
+    try {
+      meeting.device->issue(meeting.ops, meeting.results, [&](int unit) { meeting.work(unit); });
+    } catch (const std::exception& error) {
+      hub_->abort(fmt::format("collective '{}' on '{}': {}", meeting.ops[rank()].name, group_->name, text_of(error)));
+      throw Error(hub_->first_error());
+    }
+  }
+
   std::shared_ptr<Hub> hub_;
   std::shared_ptr<SharedGroup> group_;
+  std::shared_ptr<RankLane> lane_;
   int64_t num_launched_ = 0;
 };
 
@@ -252,7 +183,7 @@ class LoopbackWorld final : public World {
     if (!entry.group) entry.group = std::make_shared<SharedGroup>(SharedGroup{name, ranks, {}});
     const auto group = entry.group;
     if (++entry.num_joined == static_cast<int>(ranks.size())) registry_->forming.erase(key);
-    return std::make_unique<Loopback>(own, hub_, group);
+    return std::make_unique<Loopback>(own, hub_, group, lane_);
   }
 
   void abort(const std::string& message) override { hub_->abort(message); }
@@ -262,6 +193,7 @@ class LoopbackWorld final : public World {
   int size_;
   std::shared_ptr<Hub> hub_;
   std::shared_ptr<Registry> registry_;
+  std::shared_ptr<RankLane> lane_ = std::make_shared<RankLane>();
 };
 
 }  // namespace

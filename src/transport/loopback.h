@@ -1,6 +1,8 @@
 #pragma once
 // Ranks as threads of one process. No thread of its own and no spinning: whoever awaits a collective first moves (or
 // adds) the rows of all ranks that have not done so themselves, so a rank that comes late finds its result complete.
+// Tensors of a device (one, shared by all ranks) are moved on one communication stream per rank; an await then waits on
+// the host for its peers' launches only, and makes the current stream wait for the rest.
 
 #include <functional>
 

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "transport/cause.h"
 #include "transport/clock.h"
 #include "transport/io_priority.h"
 
@@ -156,8 +157,7 @@ class Queued final : public Transport {
       health.changed.notify_all();
     } catch (const std::exception& error) {
       if (!health.first_error().empty()) return;
-      const std::string cause = error.what();
-      health.abort(shared.context.explain(job.op.name, job.number, cause.substr(0, cause.find('\n'))));
+      health.abort(shared.context.explain(job.op.name, job.number, first_line(error)));
     }
   }
 

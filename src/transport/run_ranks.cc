@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "transport/cause.h"
 #include "transport/loopback.h"
 
 namespace farskip {
@@ -27,7 +28,7 @@ void run_ranks(Worlds& worlds, const std::function<void(World&)>& body) {
           const std::lock_guard lock(mutex);
           if (!first) first = std::current_exception();
         }
-        world.abort(error.what());
+        world.abort(text_of(error));
       }
     });
   for (auto& thread : threads) thread.join();

@@ -35,15 +35,18 @@ auto with_type(at::ScalarType type, Body body) {
   }
 }
 
-/// out[i] = f(out[i], in[i]) for every element.
+/// out[i] = f(out[i], in[i]) for every element, now or when the device comes to it.
 template <typename F>
 void combine(const at::Tensor& out, const at::Tensor& in, F f) {
   if (out.sizes().vec() != in.sizes().vec()) throw c10::Error("plain buffers of different shapes");
-  with_type(out.scalar_type(), [&]<typename Out>(Out*) {
-    with_type(in.scalar_type(), [&]<typename In>(In*) {
-      auto* to = out.data_ptr<Out>();
-      const auto* from = in.data_ptr<In>();
-      for (int64_t i = 0; i < out.numel(); ++i) to[i] = static_cast<Out>(f(to[i], from[i]));
+  if (out.device() != in.device()) throw c10::Error("plain buffers of different devices");
+  at::carry_out(out.device(), [out, in, f] {
+    with_type(out.scalar_type(), [&]<typename Out>(Out*) {
+      with_type(in.scalar_type(), [&]<typename In>(In*) {
+        auto* to = out.data_ptr<Out>();
+        const auto* from = in.data_ptr<In>();
+        for (int64_t i = 0; i < out.numel(); ++i) to[i] = static_cast<Out>(f(to[i], from[i]));
+      });
     });
   });
 }
@@ -99,7 +102,7 @@ Tensor Tensor::clone() const { return to(scalar_type(), false, true); }
 
 Tensor Tensor::to(ScalarType type, bool, bool copy) const {
   if (type == scalar_type() && !copy) return *this;
-  Tensor result(shape_, type);
+  Tensor result(shape_, {type, device()});
   result.copy_(*this);
   return result;
 }
@@ -115,7 +118,10 @@ const Tensor& Tensor::add_(const Tensor& other) const {
 }
 
 const Tensor& Tensor::fill_(double value) const {
-  with_type(scalar_type(), [&]<typename T>(T*) { std::fill_n(data_ptr<T>(), numel(), static_cast<T>(value)); });
+  carry_out(device(), [out = *this, value] {
+    with_type(out.scalar_type(),
+              [&]<typename T>(T*) { std::fill_n(out.data_ptr<T>(), out.numel(), static_cast<T>(value)); });
+  });
   return *this;
 }
 

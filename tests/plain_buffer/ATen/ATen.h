@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -39,9 +40,23 @@ inline int64_t multiply_integers(ArrayRef<int64_t> values) {
 enum class ScalarType : uint8_t { Byte, Long, Half, Float, BFloat16 };
 const char* toString(ScalarType type);
 
+/// The CPU, or one of two devices.
+struct Device {
+  int index = -1;
+  bool is_cpu() const { return index < 0; }
+  std::string str() const { return is_cpu() ? "cpu" : "fake:" + std::to_string(index); }
+  bool operator==(const Device&) const = default;
+};
+
 }  // namespace c10
 
 namespace at {
+
+using c10::Device;
+inline constexpr Device kCPU{-1};
+
+/// On the CPU at once, on a device as the next piece of the current stream (tests/plain_buffer/fake_device.h).
+void carry_out(Device on, std::function<void()> work);
 
 using c10::ScalarType;
 inline constexpr auto kByte = ScalarType::Byte;
@@ -55,8 +70,9 @@ using IntArrayRef = c10::ArrayRef<int64_t>;
 
 /// What a new buffer is like.
 struct TensorOptions {
-  TensorOptions(ScalarType type = kFloat) : type(type) {}
+  TensorOptions(ScalarType type = kFloat, Device device = kCPU) : type(type), device(device) {}
   ScalarType type;
+  Device device;
 };
 
 /// A handle on counted bytes. As with libtorch's, handles of one buffer may be used by several threads, but one handle
@@ -74,6 +90,7 @@ class Tensor {
   int64_t numel() const { return c10::multiply_integers(shape_); }
   ScalarType scalar_type() const { return options_.type; }
   TensorOptions options() const { return options_; }
+  Device device() const { return options_.device; }
   size_t element_size() const;
   size_t nbytes() const { return numel() * element_size(); }
   void* data_ptr() const { return data_; }
@@ -110,7 +127,7 @@ Tensor full(std::vector<int64_t> shape, double value, TensorOptions options = {}
 Tensor zeros(std::vector<int64_t> shape, TensorOptions options);
 Tensor cat(const std::vector<Tensor>& parts, int64_t d = 0);
 Tensor& add_out(Tensor& out, const Tensor& a, const Tensor& b);
-/// Same shape, type and bytes.
+/// Same shape, type and bytes. REQUIRES: whatever writes them is done.
 bool equal(const Tensor& a, const Tensor& b);
 
 }  // namespace at
