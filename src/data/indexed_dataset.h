@@ -9,6 +9,7 @@
 
 #include "base/files.h"
 #include "base/sha256.h"
+#include "data/split.h"
 
 namespace farskip {
 
@@ -48,6 +49,11 @@ class IndexedDataset {
 
   /// Tokens of a sequence. REQUIRES: 0 <= sequence < num_sequences().
   int64_t sequence_length(int64_t sequence) const;
+  /// Tokens of a range of sequences.
+  int64_t num_tokens(SequenceRange range) const;
+  /// SHA-256 of the lengths of a range of sequences, as they stand in the index.
+  std::string lengths_digest(SequenceRange range) const;
+  bool has_lengths_of(const IndexedDataset& other) const;
   /// Document d is the sequences document_bound(d) .. document_bound(d+1) - 1. REQUIRES: 0 <= i <= num_documents().
   int64_t document_bound(int64_t i) const;
 
