@@ -14,9 +14,9 @@
 
 namespace farskip {
 
-/// Items first, first + 1, ... end - 1 of `make`, computed by a thread of its own, at most `capacity` of them ahead of the
-/// reader. An item is a function of its number, so what is read does not depend on the speed of either side, and a new
-/// prefetcher with first = position() of an old one goes on exactly there. For one reader.
+/// Items first, first + 1, ... end - 1 of `make`, computed by a thread of its own, at most `capacity` of them ahead of
+/// the reader. An item is a function of its number, so what is read does not depend on the speed of either side, and a
+/// new prefetcher with first = position() of an old one goes on exactly there. For one reader.
 template <typename Item>
 class Prefetcher {
  public:

@@ -76,7 +76,8 @@ def print_blend(datasets, samples):
 
 
 def blend(num_samples, text):
-    weights = normalize([float(weight) for weight in text.split(",")])
+    # Twice, as in training: the builder does it, and BlendedDataset again.
+    weights = normalize(normalize([float(weight) for weight in text.split(",")]))
     datasets, samples = numpy.zeros(num_samples, dtype=numpy.int16), numpy.zeros(num_samples, dtype=numpy.int64)
     helpers_cpp.build_blending_indices(
         datasets, samples, numpy.array(weights, dtype=numpy.float64), len(weights), num_samples, False)
