@@ -61,7 +61,7 @@ AtomicFile::AtomicFile(const std::string& path) : path_(path) {
     fd_ = open_retrying(folder.c_str(), O_TMPFILE | O_RDWR, 0666);
     for (int attempt = 0; fd_ < 0 && attempt < kMaxAttempts; ++attempt) {
       aside_ = aside_name(path_, attempt);
-      fd_ = open_retrying(aside_.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666);
+      fd_ = open_retrying(aside_.c_str(), O_RDWR | O_CREAT | O_EXCL, 0666);
       if (fd_ < 0 && errno != EEXIST) break;
     }
   }
@@ -73,6 +73,7 @@ AtomicFile::AtomicFile(const std::string& path) : path_(path) {
 }
 
 AtomicFile::~AtomicFile() {
+  if (!mapped_.empty()) ::munmap(mapped_.data(), mapped_.size());
   if (fd_ >= 0) ::close(fd_);
   if (!aside_.empty()) ::unlink(aside_.c_str());
 }
@@ -104,13 +105,14 @@ void AtomicFile::write_through(const char* data, size_t num_bytes) {
 }
 
 void AtomicFile::flush() {
+  if (!mapped_.empty()) return;                   // fsync writes the pages of a shared map
   size_ -= static_cast<int64_t>(buffer_.size());  // write_through counts what really went out
   write_through(buffer_.data(), buffer_.size());
   buffer_.clear();
 }
 
 void AtomicFile::write(const void* data, size_t num_bytes) {
-  FARSKIP_CHECK(fd_ >= 0, "write after commit");
+  FARSKIP_CHECK(fd_ >= 0 && mapped_.empty(), "write after commit or map");
   if (buffer_.size() + num_bytes > kBufferBytes) flush();
   if (num_bytes >= kBufferBytes) {
     write_through(static_cast<const char*>(data), num_bytes);
@@ -118,6 +120,20 @@ void AtomicFile::write(const void* data, size_t num_bytes) {
   }
   buffer_.append(static_cast<const char*>(data), num_bytes);
   size_ += static_cast<int64_t>(num_bytes);
+}
+
+std::span<std::byte> AtomicFile::map(int64_t num_bytes) {
+  FARSKIP_CHECK(fd_ >= 0 && size_ == 0 && mapped_.empty() && num_bytes > 0);
+  if (direct_) fail("cannot map {}: it is not a regular file", path_);
+  // Reserved now: a full disk under a map would end the process with SIGBUS.
+  do errno = ::posix_fallocate(fd_, 0, num_bytes);
+  while (errno == EINTR);
+  if (errno != 0) fail_io("reserve room for");
+  void* address = ::mmap(nullptr, static_cast<size_t>(num_bytes), PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+  if (address == MAP_FAILED) fail_io("map");
+  size_ = num_bytes;
+  mapped_ = {static_cast<std::byte*>(address), static_cast<size_t>(num_bytes)};
+  return mapped_;
 }
 
 /// Links a nameless file to a hidden name, from which rename can replace an existing file.

@@ -25,6 +25,10 @@ class AtomicFile {
   /// Appends; buffered.
   void write(const void* data, size_t num_bytes);
   void write(std::string_view text) { write(text.data(), text.size()); }
+  /// Instead of write(): gives the file this size (> 0), reserved on the disk, and maps it to be filled in any order.
+  /// The map is shared, so the system may move pages to the disk at any time. Valid until destruction. Throws Error
+  /// where `path` is no regular file, too. REQUIRES: nothing written, mapped once.
+  std::span<std::byte> map(int64_t num_bytes);
   /// Bytes written so far.
   int64_t size() const { return size_; }
   const std::string& path() const { return path_; }
@@ -43,6 +47,7 @@ class AtomicFile {
   std::string aside_;  ///< hidden name beside path_; empty while the file has none
   std::string buffer_;
   int64_t size_ = 0;
+  std::span<std::byte> mapped_;
   int fd_ = -1;
   bool direct_ = false;  ///< path_ is not a regular file
 };

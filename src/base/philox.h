@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -56,12 +57,16 @@ class Philox {
   uint64_t index_ = 0;
 };
 
-/// A random order of 0..size-1 (Fisher and Yates, from the last place down).
-inline std::vector<int64_t> random_permutation(int64_t size, uint64_t seed, uint64_t stream) {
-  std::vector<int64_t> order(static_cast<size_t>(size));
-  for (int64_t i = 0; i < size; ++i) order[static_cast<size_t>(i)] = i;
+/// Writes a random order of 0 .. order.size()-1 (Fisher and Yates, from the last place down).
+inline void random_permutation(std::span<int64_t> order, uint64_t seed, uint64_t stream) {
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
   Philox random(seed, stream);
   for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
+}
+
+inline std::vector<int64_t> random_permutation(int64_t size, uint64_t seed, uint64_t stream) {
+  std::vector<int64_t> order(static_cast<size_t>(size));
+  random_permutation(std::span<int64_t>(order), seed, stream);
   return order;
 }
 

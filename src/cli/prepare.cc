@@ -13,11 +13,14 @@ void add_prepare(CLI::App& app) {
   auto options = std::make_shared<PrepareOptions>();
   CLI::App* command = app.add_subcommand("prepare", "Turn text into Megatron's indexed format (.bin and .idx)");
   command->add_option("inputs", options->inputs, "Text or JSONL files; - reads standard input")->required();
-  command->add_option("-o,--output-prefix", options->output_prefix, "PREFIX_text_document.bin and .idx are written")
-      ->required();
-  static const std::map<std::string, TextFormat> formats = {
-      {"auto", TextFormat::automatic}, {"text", TextFormat::text}, {"jsonl", TextFormat::jsonl}};
-  command->add_option("--format", options->documents.format, "auto (by the file's ending), text or jsonl")
+  command->add_option("-o,--output-prefix", options->output_prefix, "PREFIX_text_document.bin and .idx are written");
+  static const std::map<std::string, TextFormat> formats = {{"auto", TextFormat::automatic},
+                                                            {"text", TextFormat::text},
+                                                            {"jsonl", TextFormat::jsonl},
+                                                            {"chat", TextFormat::chat}};
+  command
+      ->add_option("--format", options->documents.format,
+                   "auto (by the file's ending), text, jsonl, or chat (JSONL of messages, with a loss mask)")
       ->transform(CLI::CheckedTransformer(formats, CLI::ignore_case));
   command->add_option("--document-separator", options->documents.separator,
                       "Text between documents (\\n for a new line)");
@@ -25,7 +28,16 @@ void add_prepare(CLI::App& app) {
                       "A line that matches this expression begins a document");
   command->add_option("--json-key", options->documents.json_key, "Key of the text in JSONL");
   command->add_flag("!--no-append-eod", options->append_eod, "Leave out the end-of-document token");
-  command->callback([options] {
+  command->add_option("--workers", options->workers, "Threads that parse and tokenize; 0: one per core")
+      ->check(CLI::NonNegativeNumber);
+  auto verify = std::make_shared<bool>(false);
+  command->add_flag("--verify", *verify,
+                    "Compare the data sets named as inputs (PREFIX_text_document) with their checksums");
+  command->callback([options, verify] {
+    if (*verify) {
+      std::printf("%s", verify_data(options->inputs).c_str());
+      return;
+    }
     options->documents.separator = unescape(options->documents.separator);
     std::printf("%s\n", prepare(*options).text().c_str());
   });

@@ -23,10 +23,10 @@ BatchSampler::BatchSampler(int64_t global_batch_size, int64_t micro_batch_size, 
   samples_per_rank_ = global_batch_size / data_parallel_size;
 }
 
-std::vector<int64_t> BatchSampler::samples(int64_t step, int64_t microbatch, int64_t rank) const {
-  FARSKIP_CHECK(step >= 0 && microbatch >= 0 && microbatch < num_microbatches());
+std::vector<int64_t> BatchSampler::samples_after(int64_t consumed_samples, int64_t microbatch, int64_t rank) const {
+  FARSKIP_CHECK(consumed_samples >= 0 && microbatch >= 0 && microbatch < num_microbatches());
   FARSKIP_CHECK(rank >= 0 && rank < data_parallel_size_);
-  const int64_t first = step * global_batch_size_ + rank * samples_per_rank_ + microbatch * micro_batch_size_;
+  const int64_t first = consumed_samples + rank * samples_per_rank_ + microbatch * micro_batch_size_;
   std::vector<int64_t> indices;
   for (int64_t i = 0; i < micro_batch_size_; ++i) indices.push_back(first + i);
   return indices;

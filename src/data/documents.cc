@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "data/chat.h"
 
 namespace farskip {
 namespace {
@@ -16,9 +17,9 @@ namespace {
 /// std::regex recurses on its subject: longer lines (which are no headings) are not matched.
 constexpr size_t kMaxMatchedLine = 4096;
 
-class TextSplitter : public DocumentSplitter {
+class TextCutter : public RecordCutter {
  public:
-  TextSplitter(const DocumentRules& rules, Emit emit) : separator_(rules.separator), emit_(std::move(emit)) {
+  TextCutter(const DocumentRules& rules, Emit emit) : separator_(rules.separator), emit_(std::move(emit)) {
     if (rules.start.empty()) return;
     try {
       start_.emplace(rules.start, std::regex::ECMAScript | std::regex::optimize);
@@ -28,21 +29,22 @@ class TextSplitter : public DocumentSplitter {
   }
 
   void add_line(std::string_view line) override {
-    if (begins_document(line) && !document_.empty()) emit_(std::exchange(document_, {}));
+    if (begins_document(line) && !document_.empty()) emit_(std::exchange(document_, {}), line_number_);
+    ++line_number_;
     // A separator may have begun in the lines before.
     size_t from = document_.size() < separator_.size() ? 0 : document_.size() - separator_.size() + 1;
     document_ += line;
     if (separator_.empty()) return;
     size_t begin = 0;
     for (size_t at; (at = document_.find(separator_, from)) != std::string::npos;) {
-      emit_(std::string_view(document_).substr(begin, at - begin));
+      emit_(std::string_view(document_).substr(begin, at - begin), line_number_);
       begin = from = at + separator_.size();
     }
     document_.erase(0, begin);
   }
 
   void finish() override {
-    if (!document_.empty()) emit_(std::exchange(document_, {}));
+    if (!document_.empty()) emit_(std::exchange(document_, {}), line_number_);
   }
 
  private:
@@ -56,59 +58,70 @@ class TextSplitter : public DocumentSplitter {
   std::optional<std::regex> start_;
   Emit emit_;
   std::string document_;
+  int64_t line_number_ = 0;
 };
 
-class JsonlSplitter : public DocumentSplitter {
+class LineCutter : public RecordCutter {
  public:
-  JsonlSplitter(const DocumentRules& rules, std::string source, Emit emit)
-      : key_(rules.json_key), source_(std::move(source)), emit_(std::move(emit)) {}
+  explicit LineCutter(Emit emit) : emit_(std::move(emit)) {}
 
   void add_line(std::string_view line) override {
     ++line_number_;
-    if (line.find_first_not_of(" \t\r\n") == std::string_view::npos) return;
-    nlohmann::json object;
-    try {
-      object = nlohmann::json::parse(line.begin(), line.end());
-    } catch (const nlohmann::json::exception& error) {
-      fail("{}:{}: not JSON ({}); every line must be one object", source_, line_number_, error.what());
-    }
-    if (!object.is_object()) {
-      fail("{}:{}: a JSON {}, but every line must be an object", source_, line_number_, object.type_name());
-    }
-    const auto found = object.find(key_);
-    if (found == object.end()) {
-      std::vector<std::string> keys;
-      for (const auto& item : object.items()) keys.push_back(item.key());
-      fail("{}:{}: no key \"{}\"; the keys there: {}; name the one that holds the text", source_, line_number_, key_,
-           fmt::join(keys, ", "));
-    }
-    if (!found->is_string()) {
-      fail("{}:{}: key \"{}\" holds a JSON {}, but a document is a string", source_, line_number_, key_,
-           found->type_name());
-    }
-    emit_(found->get_ref<const std::string&>());
+    if (line.find_first_not_of(" \t\r\n") != std::string_view::npos) emit_(line, line_number_);
   }
-
   void finish() override {}
 
  private:
-  std::string key_;
-  std::string source_;
   Emit emit_;
   int64_t line_number_ = 0;
 };
 
-bool is_jsonl(const DocumentRules& rules, const std::string& source) {
-  if (rules.format != TextFormat::automatic) return rules.format == TextFormat::jsonl;
-  return source.ends_with(".jsonl") || source.ends_with(".ndjson");
+nlohmann::json parse_object(std::string_view line) {
+  nlohmann::json object;
+  try {
+    object = nlohmann::json::parse(line.begin(), line.end());
+  } catch (const nlohmann::json::exception& error) {
+    fail("not JSON ({}); every line must be one object", error.what());
+  }
+  if (!object.is_object()) fail("a JSON {}, but every line must be an object", object.type_name());
+  return object;
+}
+
+Document text_document(nlohmann::json& object, const std::string& key) {
+  const auto found = object.find(key);
+  if (found == object.end()) {
+    std::vector<std::string> keys;
+    for (const auto& item : object.items()) keys.push_back(item.key());
+    fail("no key \"{}\"; the keys there: {}; name the one that holds the text", key, fmt::join(keys, ", "));
+  }
+  if (!found->is_string()) {
+    fail("key \"{}\" holds a JSON {}, but a document is a string", key, found->type_name());
+  }
+  return {std::move(found->get_ref<std::string&>()), ""};
 }
 
 }  // namespace
 
-std::unique_ptr<DocumentSplitter> make_splitter(const DocumentRules& rules, const std::string& source,
-                                                DocumentSplitter::Emit emit) {
-  if (is_jsonl(rules, source)) return std::make_unique<JsonlSplitter>(rules, source, std::move(emit));
-  return std::make_unique<TextSplitter>(rules, std::move(emit));
+TextFormat format_of(const DocumentRules& rules, const std::string& source) {
+  if (rules.format != TextFormat::automatic) return rules.format;
+  return source.ends_with(".jsonl") || source.ends_with(".ndjson") ? TextFormat::jsonl : TextFormat::text;
+}
+
+std::unique_ptr<RecordCutter> make_cutter(const DocumentRules& rules, const std::string& source,
+                                          RecordCutter::Emit emit) {
+  if (format_of(rules, source) == TextFormat::text) return std::make_unique<TextCutter>(rules, std::move(emit));
+  return std::make_unique<LineCutter>(std::move(emit));
+}
+
+Document parse_record(const DocumentRules& rules, const std::string& source, std::string_view record, int64_t line) {
+  const TextFormat format = format_of(rules, source);
+  if (format == TextFormat::text) return {std::string(record), ""};
+  try {
+    nlohmann::json object = parse_object(record);
+    return format == TextFormat::chat ? chat_document(object) : text_document(object, rules.json_key);
+  } catch (const Error& error) {
+    fail("{}:{}: {}", source, line, error.what());
+  }
 }
 
 std::string unescape(const std::string& text) {

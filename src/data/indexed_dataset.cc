@@ -154,6 +154,25 @@ int64_t IndexedDataset::sequence_length(int64_t sequence) const {
   return load<int32_t>(index_.data() + kIndexHeaderBytes + 4 * sequence);
 }
 
+int64_t IndexedDataset::num_tokens(SequenceRange range) const {
+  if (range.size() == 0) return 0;
+  const int64_t last = range.end - 1;
+  const int64_t bytes = sequence_pointer(last) - sequence_pointer(range.begin);
+  return bytes / token_bytes(type_) + sequence_length(last);
+}
+
+std::string IndexedDataset::lengths_digest(SequenceRange range) const {
+  Sha256 hash;
+  hash.update(index_.data() + kIndexHeaderBytes + 4 * range.begin, static_cast<size_t>(4 * range.size()));
+  return hash.hex();
+}
+
+bool IndexedDataset::has_lengths_of(const IndexedDataset& other) const {
+  return num_sequences_ == other.num_sequences_ &&
+         std::memcmp(index_.data() + kIndexHeaderBytes, other.index_.data() + kIndexHeaderBytes,
+                     static_cast<size_t>(4 * num_sequences_)) == 0;
+}
+
 int64_t IndexedDataset::sequence_pointer(int64_t sequence) const {
   return load<int64_t>(index_.data() + kIndexHeaderBytes + 4 * num_sequences_ + 8 * sequence);
 }

@@ -9,6 +9,8 @@
 
 #include "base/files.h"
 #include "base/sha256.h"
+#include "data/split.h"
+#include "data/spool.h"
 
 namespace farskip {
 
@@ -48,6 +50,11 @@ class IndexedDataset {
 
   /// Tokens of a sequence. REQUIRES: 0 <= sequence < num_sequences().
   int64_t sequence_length(int64_t sequence) const;
+  /// Tokens of a range of sequences.
+  int64_t num_tokens(SequenceRange range) const;
+  /// SHA-256 of the lengths of a range of sequences, as they stand in the index.
+  std::string lengths_digest(SequenceRange range) const;
+  bool has_lengths_of(const IndexedDataset& other) const;
   /// Document d is the sequences document_bound(d) .. document_bound(d+1) - 1. REQUIRES: 0 <= i <= num_documents().
   int64_t document_bound(int64_t i) const;
 
@@ -70,8 +77,9 @@ class IndexedDataset {
   int64_t num_bounds_ = 0;
 };
 
-/// Writes an indexed dataset as the tokens come; only the index is kept in memory. Both files, and PREFIX.sha256 with
-/// their checksums in the form of sha256sum, appear with commit() and not before.
+/// Writes an indexed dataset as the tokens come; the lists of the index wait in nameless files, so memory does not
+/// grow. Both files, and PREFIX.sha256 with their checksums in the form of sha256sum, appear with commit() and not
+/// before.
 class IndexedDatasetWriter {
  public:
   IndexedDatasetWriter(const std::string& prefix, TokenType type);
@@ -85,28 +93,41 @@ class IndexedDatasetWriter {
     end_document();
   }
 
-  int64_t num_sequences() const { return static_cast<int64_t>(lengths_.size()); }
-  int64_t num_documents() const { return static_cast<int64_t>(bounds_.size()) - 1; }
+  int64_t num_sequences() const { return lengths_.size(); }
+  int64_t num_documents() const { return bounds_.size() - 1; }
   int64_t num_tokens() const { return num_tokens_; }
 
   /// Replaces an older dataset of the same prefix. Sequences after the last end_document() are a document. Throws Error
   /// if there is no token at all. Returns the text of PREFIX.sha256.
   std::string commit();
 
+  /// The two halves of commit(), for data sets that belong together: all of one first, then all of the other. After
+  /// finish() everything is on the disk without a name.
+  std::string finish();
+  void publish();
+
  private:
+  void write_index();
+  void put(std::string_view bytes);
+
   std::string prefix_;
   TokenType type_;
   AtomicFile tokens_;
   AtomicFile index_;
   AtomicFile checksums_;
-  std::vector<int32_t> lengths_;
-  std::vector<int64_t> bounds_ = {0};
+  SpooledList<int32_t> lengths_;
+  SpooledList<int64_t> bounds_;
   int64_t num_tokens_ = 0;
   std::string packed_;  ///< tokens of one sequence as they stand in the file
-  Sha256 tokens_hash_;
+  Sha256 tokens_hash_, index_hash_;
 };
 
-/// Compares PREFIX.bin and PREFIX.idx with PREFIX.sha256; throws Error naming the file that differs.
+/// Removes PREFIX.sha256 and PREFIX.idx, so that whatever happens to PREFIX.bin, nobody takes it for a data set.
+void remove_index(const std::string& prefix);
+/// Removes all files of a data set; it need not exist.
+void remove_dataset(const std::string& prefix);
+
+/// Reads PREFIX.bin and PREFIX.idx and compares them with PREFIX.sha256; throws Error naming the file that differs.
 void verify_checksums(const std::string& prefix);
 
 }  // namespace farskip

@@ -46,7 +46,10 @@ IndexedDatasetWriter::IndexedDatasetWriter(const std::string& prefix, TokenType 
       type_(type),
       tokens_(tokens_path(prefix)),
       index_(index_path(prefix)),
-      checksums_(checksums_path(prefix)) {
+      checksums_(checksums_path(prefix)),
+      lengths_(prefix),
+      bounds_(prefix) {
+  bounds_.push_back(0);
   if (type == TokenType::float32 || type == TokenType::float64) {
     fail("{}: token ids cannot be written as {}; choose uint16 or int32", prefix, token_type_name(type));
   }
@@ -94,45 +97,79 @@ void IndexedDatasetWriter::add_sequence(std::span<const int32_t> tokens) {
 
 void IndexedDatasetWriter::end_document() { bounds_.push_back(num_sequences()); }
 
-std::string IndexedDatasetWriter::commit() {
+void IndexedDatasetWriter::put(std::string_view bytes) {
+  index_hash_.update(bytes.data(), bytes.size());
+  index_.write(bytes);
+}
+
+void IndexedDatasetWriter::write_index() {
+  std::string header{kIndexMagic};
+  append(header, kIndexVersion);
+  append(header, static_cast<uint8_t>(type_));
+  append(header, static_cast<uint64_t>(lengths_.size()));
+  append(header, static_cast<uint64_t>(bounds_.size()));
+  put(header);
+  const auto put_block = [this](auto values) {
+    put({reinterpret_cast<const char*>(values.data()), values.size_bytes()});
+  };
+  lengths_.for_each_block(put_block);
+  int64_t pointer = 0;
+  lengths_.for_each_block([&](std::span<const int32_t> lengths) {
+    std::vector<int64_t> pointers;
+    for (const int32_t length : lengths) {
+      pointers.push_back(pointer);
+      pointer += length * token_bytes(type_);
+    }
+    put_block(std::span<const int64_t>(pointers));
+  });
+  bounds_.for_each_block(put_block);
+}
+
+std::string IndexedDatasetWriter::finish() {
   if (num_tokens_ == 0) fail("{}: there is not one token to write", prefix_);
   if (bounds_.back() != num_sequences()) end_document();
-
-  std::string index{kIndexMagic};
-  append(index, kIndexVersion);
-  append(index, static_cast<uint8_t>(type_));
-  append(index, static_cast<uint64_t>(lengths_.size()));
-  append(index, static_cast<uint64_t>(bounds_.size()));
-  for (const int32_t length : lengths_) append(index, length);
-  int64_t pointer = 0;
-  for (const int32_t length : lengths_) {
-    append(index, pointer);
-    pointer += length * token_bytes(type_);
-  }
-  for (const int64_t bound : bounds_) append(index, bound);
-  Sha256 index_hash;
-  index_hash.update(index.data(), index.size());
-  index_.write(index);
+  write_index();
   const std::string sums =
-      checksum_line(tokens_hash_.hex(), tokens_path(prefix_)) + checksum_line(index_hash.hex(), index_path(prefix_));
+      checksum_line(tokens_hash_.hex(), tokens_path(prefix_)) + checksum_line(index_hash_.hex(), index_path(prefix_));
   checksums_.write(sums);
-
-  // All bytes are on the disk before the first name changes. An older index goes first: at no moment does it stand
-  // beside newer tokens.
   tokens_.sync();
   index_.sync();
   checksums_.sync();
-  std::error_code ignored;
-  std::filesystem::remove(checksums_.path(), ignored);
-  std::filesystem::remove(index_.path(), ignored);
+  return sums;
+}
+
+void IndexedDatasetWriter::publish() {
+  // An older index goes first: at no moment does it stand beside newer tokens.
+  remove_index(prefix_);
   tokens_.commit();
   index_.commit();
   checksums_.commit();
+}
+
+std::string IndexedDatasetWriter::commit() {
+  std::string sums = finish();
+  publish();
   return sums;
+}
+
+void remove_index(const std::string& prefix) {
+  std::error_code ignored;
+  std::filesystem::remove(checksums_path(prefix), ignored);
+  std::filesystem::remove(index_path(prefix), ignored);
+}
+
+void remove_dataset(const std::string& prefix) {
+  remove_index(prefix);
+  std::error_code ignored;
+  std::filesystem::remove(tokens_path(prefix), ignored);
 }
 
 void verify_checksums(const std::string& prefix) {
   const std::string sums_path = checksums_path(prefix);
+  if (!std::filesystem::exists(sums_path)) {
+    fail("{} does not exist, so {} cannot be checked; make it with sha256sum, or prepare the data again", sums_path,
+         prefix);
+  }
   const std::string sums = read_file(sums_path);
   for (const std::string& path : {tokens_path(prefix), index_path(prefix)}) {
     const std::string line = checksum_line(file_checksum(path), path);

@@ -123,6 +123,25 @@ TEST_F(FilesTest, MapsTheWholeFile) {
   EXPECT_EQ(second.size(), 0);
 }
 
+TEST_F(FilesTest, AMappedFileIsFilledInAnyOrder) {
+  const std::string path = folder_ / "mapped";
+  {
+    AtomicFile dropped(path);
+    dropped.map(10);
+  }
+  EXPECT_FALSE(std::filesystem::exists(path));
+  AtomicFile file(path);
+  const std::span<std::byte> bytes = file.map(5000);
+  ASSERT_EQ(bytes.size(), 5000u);
+  bytes[4999] = std::byte{'z'};
+  bytes[0] = std::byte{'a'};
+  file.commit();
+  EXPECT_EQ(read_file(path), "a" + std::string(4998, '\0') + "z");
+  if (std::filesystem::exists("/dev/null")) {
+    EXPECT_THAT(error_of([] { AtomicFile("/dev/null").map(1); }), HasSubstr("not a regular file"));
+  }
+}
+
 TEST_F(FilesTest, CreatesFolders) {
   create_parent_folders(in("x/y/z"));
   EXPECT_TRUE(std::filesystem::is_directory(in("x/y")));

@@ -13,6 +13,7 @@
 #include "base/files.h"
 #include "data/batch_sampler.h"
 #include "tests/base/temp_folder.h"
+#include "tests/data/small_data.h"
 
 namespace farskip {
 namespace {
@@ -20,18 +21,8 @@ namespace {
 using ::testing::HasSubstr;
 using Tokens = std::vector<int32_t>;
 
-/// `lengths` give the documents; the tokens are 0, 1, 2, ... through all of them, so that a token says where it stood.
 std::shared_ptr<const IndexedDataset> make_data(const TempFolder& folder, const std::vector<int64_t>& lengths) {
-  IndexedDatasetWriter writer(folder / "data", TokenType::int32);
-  int32_t next = 0;
-  for (const int64_t length : lengths) {
-    Tokens tokens(static_cast<size_t>(length));
-    std::iota(tokens.begin(), tokens.end(), next);
-    next += static_cast<int32_t>(length);
-    writer.add_document(tokens);
-  }
-  writer.commit();
-  return std::make_shared<IndexedDataset>(folder / "data");
+  return write_numbered(folder / "data", lengths);
 }
 
 class GptDatasetTest : public ::testing::Test {
@@ -147,6 +138,99 @@ TEST_F(GptDatasetTest, TooSmallSaysBothNumbersAndTheCure) {
               HasSubstr("-1 samples"));
 }
 
+TEST_F(GptDatasetTest, TheIndexIsBuiltOnceAndSharedByEqualQuestions) {
+  const GptDatasetOptions options{.seq_length = 4, .num_samples = 9};
+  const GptDataset first(data_, all_, options);
+  EXPECT_THAT(first.index_path(), HasSubstr(folder_ / "data/cache/"));
+  const auto written = std::filesystem::last_write_time(first.index_path());
+  const GptDataset second(data_, all_, options);
+  EXPECT_EQ(second.index_path(), first.index_path());
+  EXPECT_EQ(std::filesystem::last_write_time(first.index_path()), written);
+
+  std::set<std::string> paths = {first.index_path()};
+  for (const auto& [range, other] : std::vector<std::pair<SequenceRange, GptDatasetOptions>>{
+           {{0, 4}, options},
+           {all_, {.seq_length = 5, .num_samples = 9}},
+           {all_, {.seq_length = 4, .num_samples = 30}},
+           {all_, {.seq_length = 4, .num_samples = 9, .seed = 1}},
+           {all_, {.seq_length = 4, .num_samples = 9, .shuffle = false}}}) {
+    EXPECT_TRUE(paths.insert(GptDataset(data_, range, other).index_path()).second);
+  }
+}
+
+TEST_F(GptDatasetTest, ChangedDataHasAnIndexOfItsOwn) {
+  const std::string before = GptDataset(data_, all_, {.seq_length = 4}).index_path();
+  const auto longer = make_data(folder_, {5, 1, 0, 8, 4});
+  const GptDataset dataset(longer, all_, {.seq_length = 4, .shuffle = false});
+  EXPECT_NE(dataset.index_path(), before);
+  EXPECT_EQ(dataset.get_sample(3), (Tokens{12, 13, 14, 15, 16}));
+}
+
+TEST_F(GptDatasetTest, ADamagedIndexIsBuiltAnewOrNamed) {
+  const GptDatasetOptions options{.seq_length = 4, .num_samples = 9};
+  std::string path, contents;
+  Tokens sample;
+  {
+    const GptDataset dataset(data_, all_, options);
+    path = dataset.index_path(), contents = read_file(path), sample = dataset.get_sample(0);
+  }
+  for (const std::string& damaged : {std::string(), contents.substr(0, contents.size() - 1), contents + "x"}) {
+    write_file(path, damaged);
+    EXPECT_EQ(GptDataset(data_, all_, options).get_sample(0), sample);
+    EXPECT_EQ(read_file(path), contents);
+  }
+  for (size_t at = 0; at + 200 < contents.size(); at += 8) {
+    std::string damaged = contents;
+    damaged.replace(at, 8, 8, '\x7f');
+    write_file(path, damaged);
+    const GptDataset dataset(data_, all_, options);
+    int errors = 0;
+    for (int64_t i = 0; i < dataset.size(); ++i) {
+      try {
+        dataset.get_sample(i);
+      } catch (const Error& error) {
+        EXPECT_THAT(error.what(), HasSubstr(path + ": damaged; delete it"));
+        ++errors;
+      }
+    }
+    EXPECT_LE(errors, dataset.size());
+  }
+}
+
+TEST_F(GptDatasetTest, AnotherFolderForTheIndex) {
+  const GptDataset dataset(data_, all_, {.seq_length = 4, .data_cache_path = folder_ / "cache"});
+  EXPECT_THAT(dataset.index_path(), HasSubstr(folder_ / "cache/"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "data"));
+  write_file(folder_ / "file", "");
+  EXPECT_THAT(error_of([&] { GptDataset(data_, all_, {.seq_length = 4, .data_cache_path = folder_ / "file"}); }),
+              HasSubstr("data_cache_path names another folder"));
+}
+
+TEST_F(GptDatasetTest, SamplesCarryMasksPositionsAndBounds) {
+  // Targets are the even tokens; 5 and 9 play the end of a document.
+  IndexedDatasetWriter writer(folder_ / "mask", TokenType::uint8);
+  int32_t next = 0;
+  for (const int length : {5, 1, 0, 7, 4}) {
+    Tokens mask;
+    for (int i = 0; i < length; ++i) mask.push_back(next++ % 2 == 0);
+    writer.add_document(mask);
+  }
+  writer.commit();
+  GptDatasetOptions options{.seq_length = 6, .shuffle = false};
+  options.sample = {.reset_position_ids = true, .reset_attention_mask = true, .eod_mask_loss = true, .eod_token = 9};
+  options.target_mask = std::make_shared<const IndexedDataset>(folder_ / "mask");
+  const GptDataset dataset(data_, all_, options);
+  const Sample sample = dataset.sample(1);  // tokens 6 .. 12
+  EXPECT_EQ(sample.tokens, (Tokens{6, 7, 8, 9, 10, 11, 12}));
+  EXPECT_EQ(sample.loss_mask, (std::vector<uint8_t>{0, 1, 0, 0, 0, 1}));  // 10 would be a target, but 9 predicts it
+  EXPECT_EQ(sample.position_ids, (Tokens{0, 1, 2, 3, 0, 1}));
+  EXPECT_EQ(sample.cu_seqlens, (Tokens{0, 4, 6}));
+
+  const TempFolder other;
+  options.target_mask = write_numbered(other / "mask", {5, 1, 0, 6, 5});
+  EXPECT_THAT(error_of([&] { GptDataset(data_, all_, options); }), HasSubstr("other lengths than those of"));
+}
+
 TEST_F(GptDatasetTest, TokensAboveTheVocabulary) {
   const GptDataset dataset(data_, all_, {.seq_length = 16, .shuffle = false, .vocab_size = 16});
   EXPECT_THAT(error_of([&] { dataset.get_sample(0); }), HasSubstr("token id 16, but the model has vocab_size=16"));
@@ -191,6 +275,31 @@ TEST(BatchSampler, TheGlobalBatchIsTheSameForAnyNumberOfRanks) {
       }
     }
   }
+}
+
+// A training that stops after any number of steps and goes on with another micro batch size, number of ranks and
+// global batch size sees the samples that follow those consumed, each once.
+TEST(BatchSampler, ConsumedSamplesAloneSayWhereTrainingGoesOn) {
+  struct Run {
+    int64_t global, micro, ranks, steps;
+  };
+  int64_t consumed = 0;
+  std::vector<int64_t> seen;
+  for (const Run run : {Run{8, 2, 2, 3}, Run{8, 1, 4, 2}, Run{8, 8, 1, 1}, Run{12, 3, 2, 2}, Run{6, 1, 3, 1}}) {
+    const BatchSampler sampler(run.global, run.micro, run.ranks);
+    for (int64_t step = 0; step < run.steps; ++step, consumed += run.global) {
+      for (int64_t rank = 0; rank < run.ranks; ++rank) {
+        for (int64_t m = 0; m < sampler.num_microbatches(); ++m) {
+          const std::vector<int64_t> part = sampler.samples_after(consumed, m, rank);
+          EXPECT_EQ(static_cast<int64_t>(part.size()), run.micro);
+          seen.insert(seen.end(), part.begin(), part.end());
+        }
+      }
+    }
+  }
+  std::vector<int64_t> expected(78);  // 3*8 + 2*8 + 8 + 2*12 + 6
+  std::iota(expected.begin(), expected.end(), 0);
+  EXPECT_EQ(seen, expected);
 }
 
 TEST(BatchSampler, Errors) {

@@ -4,6 +4,10 @@
   megatron_peer.py write FOLDER DTYPE...   writes FOLDER/DTYPE.bin and .idx of tokens_of() with megatron-core's builder
   megatron_peer.py check FOLDER DTYPE...   reads FOLDER/DTYPE with megatron-core and compares it with tokens_of()
   megatron_peer.py split N:TEXT...         prints the bounds of the parts that megatron-core cuts N sequences into
+  megatron_peer.py blend N:WEIGHTS...      prints data set and sample of each of N samples blended with these weights
+  megatron_peer.py exhaust SIZES...        the same for data sets of these sizes, each used up
+  megatron_peer.py masks EOD:TOKENS...     prints loss mask and positions with all reset options, and where attention
+                                           begins for each position
 
 Exit status 0 where everything agrees. tests/data/megatron_peer_test.cc has the same tokens_of() in C++.
 """
@@ -19,6 +23,9 @@ from megatron.core.datasets.blended_megatron_dataset_config import (  # noqa: E4
     convert_split_vector_to_split_matrix,
     parse_and_normalize_split,
 )
+from megatron.core.datasets import helpers_cpp  # noqa: E402
+from megatron.core.datasets.gpt_dataset import _get_ltor_masks_and_position_ids  # noqa: E402
+from megatron.core.datasets.utils import normalize  # noqa: E402
 from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder  # noqa: E402
 
 NUM_DOCUMENTS = 50
@@ -64,12 +71,46 @@ def split(num_sequences, text):
         print(int(round(begin * float(num_sequences))), int(round(end * float(num_sequences))))
 
 
+def print_blend(datasets, samples):
+    print(*(f"{d} {s}" for d, s in zip(datasets, samples)))
+
+
+def blend(num_samples, text):
+    # Twice, as in training: the builder does it, and BlendedDataset again.
+    weights = normalize(normalize([float(weight) for weight in text.split(",")]))
+    datasets, samples = numpy.zeros(num_samples, dtype=numpy.int16), numpy.zeros(num_samples, dtype=numpy.int64)
+    helpers_cpp.build_blending_indices(
+        datasets, samples, numpy.array(weights, dtype=numpy.float64), len(weights), num_samples, False)
+    print_blend(datasets, samples)
+
+
+def exhaust(text):
+    sizes = numpy.array([int(size) for size in text.split(",")], dtype=numpy.int64)
+    datasets, samples = numpy.zeros(sizes.sum(), dtype=numpy.int16), numpy.zeros(sizes.sum(), dtype=numpy.int64)
+    helpers_cpp.build_exhaustive_blending_indices(datasets, samples, sizes, len(sizes))
+    print_blend(datasets, samples)
+
+
+def masks(eod, text):
+    tokens = torch.tensor([int(token) for token in text.split(",")])
+    attention, loss, positions = _get_ltor_masks_and_position_ids(tokens[:-1], eod, True, True, True, True)
+    seen = ~attention[0]  # True where it may look
+    print(*(int(x) for x in loss), *positions.tolist(), *seen.int().argmax(dim=1).tolist())
+
+
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
     if command == "split":
         for argument in arguments:
             num_sequences, text = argument.split(":")
             split(int(num_sequences), text)
+    elif command in ("blend", "masks"):
+        for argument in arguments:
+            number, text = argument.split(":")
+            {"blend": blend, "masks": masks}[command](int(number), text)
+    elif command == "exhaust":
+        for argument in arguments:
+            exhaust(argument)
     else:
         folder, *dtypes = arguments
         for dtype in dtypes:

@@ -2,6 +2,7 @@
 // Python with megatron-core, torch and numpy (the long tests set it); skipped elsewhere.
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,9 @@
 #include <utility>
 #include <vector>
 
+#include "data/blend.h"
 #include "data/indexed_dataset.h"
+#include "data/samples.h"
 #include "data/split.h"
 #include "tests/base/temp_folder.h"
 
@@ -102,6 +105,47 @@ TEST_F(MegatronPeer, SplitsAlike) {
       EXPECT_EQ(part, expected) << text << " of " << num_sequences;
     }
   }
+}
+
+std::string blend_text(const BlendIndex& index) {
+  std::string text;
+  for (int64_t i = 0; i < index.size(); ++i) text += fmt::format("{} {} ", index.dataset(i), index.sample(i));
+  text.back() = '\n';
+  return text;
+}
+
+TEST_F(MegatronPeer, BlendsAlike) {
+  std::string ours;
+  std::string arguments = "blend";
+  for (const std::string weights : {"0.7,0.3", "1,1,1", "0.123,0.456,0.2,0.221", "30,70", "1e-4,1", "5"}) {
+    std::vector<std::string> data_path;
+    std::istringstream parts(weights);
+    for (std::string weight; std::getline(parts, weight, ',');) data_path.insert(data_path.end(), {weight, "a"});
+    ours += blend_text(BlendIndex::weighted(parse_blend(data_path).weights, 5000, folder_.string(), "blend"));
+    arguments += " 5000:" + weights;
+  }
+  EXPECT_EQ(peer(arguments), ours);
+  ours = blend_text(BlendIndex::exhaustive({3, 1}, folder_.string(), "blend")) +
+         blend_text(BlendIndex::exhaustive({1000, 17, 333, 1}, folder_.string(), "blend"));
+  EXPECT_EQ(peer("exhaust 3,1 1000,17,333,1"), ours);
+}
+
+TEST_F(MegatronPeer, MasksAlike) {
+  const std::vector<std::vector<int32_t>> cases = {
+      {1, 2, 9, 3, 4}, {9, 9, 1, 9, 2}, {1, 2, 3}, {1, 9, 9}, {9, 1, 2, 9, 9, 9, 4, 5, 9}};
+  std::string ours, arguments = "masks";
+  for (const auto& tokens : cases) {
+    const Sample sample = make_sample(
+        tokens, {}, {.reset_position_ids = true, .reset_attention_mask = true, .eod_mask_loss = true, .eod_token = 9});
+    std::vector<int32_t> begins;  // the first position that each may look at
+    for (size_t d = 0; d + 1 < sample.cu_seqlens.size(); ++d) {
+      begins.resize(static_cast<size_t>(sample.cu_seqlens[d + 1]), sample.cu_seqlens[d]);
+    }
+    ours += fmt::format("{} {} {}\n", fmt::join(sample.loss_mask, " "), fmt::join(sample.position_ids, " "),
+                        fmt::join(begins, " "));
+    arguments += fmt::format(" 9:{}", fmt::join(tokens, ","));
+  }
+  EXPECT_EQ(peer(arguments), ours);
 }
 
 }  // namespace
