@@ -93,7 +93,8 @@ int run(int argc, const char* const* argv) {
   } catch (const std::bad_alloc&) {
     print_error("out of memory; choose a smaller model, batch or sequence");
   } catch (const std::exception& error) {
-    print_error(error.what());
+    const std::string text = error.what();
+    print_error(text.substr(0, text.find("\nException raised from")));  // there libtorch begins its stack
     std::fprintf(stderr,
                  "This error was not foreseen: it may be a bug of farskip. Please report it with the command and "
                  "`farskip version`.\n");

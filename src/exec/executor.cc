@@ -283,14 +283,21 @@ struct Executor::Run {
         stats = received;
         break;
     }
+    awaited.push_back({id, now_us()});
+    result.reports.push_back(std::move(report));
+  }
+
+  /// The spans of a collective, when the step is over: only then does a device know its times.
+  void record_collective(NodeId id, CollectiveReport& report, double finished_us) {
+    settle(report);
     // A collective begins when its last rank has launched it; waiting before that is imbalance between ranks.
     record(id, SpanKind::collective, report.started_us, std::max(report.started_us, report.completed_us));
     const double waited_until = report.awaited_us + report.waited_us;
     const double wait_begin = std::clamp(report.started_us, report.awaited_us, waited_until);
     if (wait_begin > report.awaited_us) record(id, SpanKind::skew, report.awaited_us, wait_begin);
     if (waited_until > wait_begin) record(id, SpanKind::wait, wait_begin, waited_until);
-    record(id, SpanKind::compute, waited_until, now_us());  // copies and sums of this rank's own
-    result.reports.push_back(std::move(report));
+    // Copies and sums of this rank's own.
+    if (finished_us > waited_until) record(id, SpanKind::compute, waited_until, finished_us);
   }
 
   void record(NodeId id, SpanKind kind, double begin, double end) {
@@ -300,6 +307,9 @@ struct Executor::Run {
   /// Spans are made when the step is over: their texts would cost time inside it.
   void finish_timeline() {
     result.timeline.title = e.schedule_.name;
+    for (size_t i = 0; i < awaited.size(); ++i)
+      record_collective(awaited[i].first, result.reports[i], awaited[i].second);
+    std::stable_sort(events.begin(), events.end(), [](const Event& a, const Event& b) { return a.begin < b.begin; });
     for (const auto& [id, kind, begin, end] : events) {
       const Node& node = graph.node(id);
       result.timeline.spans.push_back(
@@ -340,6 +350,7 @@ struct Executor::Run {
     double begin, end;
   };
   std::vector<Event> events;
+  std::vector<std::pair<NodeId, double>> awaited;  ///< of result.reports: the collective, and when its await was over
   at::Tensor stats;
 };
 
