@@ -65,9 +65,10 @@ struct RouterConfig {
   int64_t num_groups = 1;
   int64_t topk_groups = 1;
   GroupScore group_score = GroupScore::none;
-  bool normalize = false;    ///< chosen weights are divided by their sum (+1e-20)
-  double scaling = 1.0;      ///< weights are multiplied by this at the end
-  bool weigh_input = false;  ///< the weight multiplies the expert's input instead of its output (Llama-4)
+  bool normalize = false;      ///< chosen weights are divided by their sum (+1e-20)
+  double scaling = 1.0;        ///< weights are multiplied by this at the end
+  bool force_balance = false;  ///< a run's benchmark setting, never a model's: even loads whatever the scores are
+  bool weigh_input = false;    ///< the weight multiplies the expert's input instead of its output (Llama-4)
 };
 
 enum class LayerKind { dense, moe };

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "config/checkpoint_folder.h"
+#include "config/train_steering.h"
 
 namespace farskip {
 namespace {
@@ -38,32 +39,15 @@ void add_optimisation(Settings& table, TrainConfig& c) {
   table.add("micro_batch_size", c.micro_batch_size, 1, "Sequences per rank and microbatch.", Range::at_least(1));
   table.add("global_batch_size", c.global_batch_size, 8,
             "Sequences per step over all ranks; a multiple of micro_batch_size * number of ranks.", Range::at_least(1));
+  table.add(
+      "rampup_batch_size", c.rampup_batch_size, "",
+      "START,INCREMENT,SAMPLES: the global batch begins with START sequences and grows by INCREMENT at a time, over "
+      "SAMPLES sequences, until it is global_batch_size; learning rates then count full batches. Empty: always full.");
   table.add("train_iters", c.train_iters, 1000, "Steps.", Range::at_least(0));
   table.add("seed", c.seed, 1234, "Seed of initial weights and of the order of sequences.", Range::at_least(0));
-  table.section("Optimiser");
-  table.add("lr", c.lr, 1e-3, "Largest learning rate.", Range::at_least(0));
-  table.add("min_lr", c.min_lr, 0.0, "Learning rate at the end of the decay; at most lr.", Range::at_least(0));
-  table.add("lr_warmup_iters", c.lr_warmup_iters, 0, "Steps over which the learning rate rises linearly from 0 to lr.",
-            Range::at_least(0));
-  table.add_optional("lr_decay_iters", c.lr_decay_iters, "train_iters",
-                     "Step at which the decay, warm-up included, has reached min_lr.", Range::at_least(1));
-  table.add_choice(
-      "lr_decay_style", c.lr_decay_style, LrDecayStyle::cosine,
-      {{LrDecayStyle::cosine, "cosine"}, {LrDecayStyle::linear, "linear"}, {LrDecayStyle::constant, "constant"}},
-      "How the learning rate falls from lr to min_lr.");
-  table.add("weight_decay", c.weight_decay, 0.1, "Decoupled weight decay of matrices; norms and biases have none.",
-            Range::at_least(0));
-  table.add("adam_beta1", c.adam_beta1, 0.9, "AdamW: decay of the mean of gradients.", Range::between(0, 1));
-  table.add("adam_beta2", c.adam_beta2, 0.95, "AdamW: decay of the mean of squared gradients.", Range::between(0, 1));
-  table.add("adam_eps", c.adam_eps, 1e-8, "AdamW: added to the root of the mean square.", Range::positive());
-  table.add("clip_grad", c.clip_grad, 1.0, "Largest global norm of the gradient; 0: no clipping.", Range::at_least(0));
-  table.section("Router");
-  table.add("moe_router_bias_update_rate", c.moe_router_bias_update_rate, 1e-3,
-            "Step of the aux-loss-free balancing bias, for models that have one; 0 keeps it fixed.",
-            Range::at_least(0));
-  table.add_optional("moe_aux_loss_coeff", c.moe_aux_loss_coeff, "model",
-                     "Factor of the sequence auxiliary loss. model: the config.json's aux_loss_alpha.",
-                     Range::at_least(0));
+  add_optimiser(table, c);
+  add_guard(table, c);
+  add_router(table, c);
 }
 
 void add_run(Settings& table, TrainConfig& c) {
@@ -104,6 +88,7 @@ void add_run(Settings& table, TrainConfig& c) {
   table.add("eval_iters", c.eval_iters, 10, "Global batches per evaluation; 0: no evaluation.", Range::at_least(0));
   table.add("log_interval", c.log_interval, 10, "Steps between log lines.", Range::at_least(1));
   table.add("log_file", c.log_file, "", "JSON lines, one per logged step and evaluation; empty: none.");
+  table.add("tensorboard_dir", c.tensorboard_dir, "", "Folder for TensorBoard's event files; empty: none.");
   table.add("report", c.report, "", "Report of the run as one HTML page; empty: none.");
 }
 
@@ -153,15 +138,11 @@ void apply_layout(const Settings& table, TrainConfig& c) {
 
 void check(const Settings& table, const TrainConfig& c) {
   if (c.model.empty()) fail("model is not given; add model=NAME, a preset's name or a folder with a config.json");
-  if (c.min_lr > c.lr) fail("{} is above {}; lower min_lr", table.describe("min_lr"), table.describe("lr"));
-  if (c.adam_beta1 >= 1 || c.adam_beta2 >= 1)
-    fail("{}, {}: both must be below 1", table.describe("adam_beta1"), table.describe("adam_beta2"));
+  c.batch_ramp();
+  check_optimiser(table, c);
+  check_guard(table, c);
   if (c.global_batch_size % c.micro_batch_size != 0) {
     fail("{} is not a multiple of {}", table.describe("global_batch_size"), table.describe("micro_batch_size"));
-  }
-  if (c.lr_decay_iters && c.lr_warmup_iters >= *c.lr_decay_iters) {
-    fail("{}: the decay must end after the warm-up, {}", table.describe("lr_decay_iters"),
-         table.describe("lr_warmup_iters"));
   }
   if (c.save_interval > 0 && c.save.empty()) fail("{} without save; add save=FOLDER", table.describe("save_interval"));
   if (c.export_folder == c.save && !c.save.empty())
@@ -220,6 +201,7 @@ void TrainConfig::resolve(int64_t world) {
     fail("global_batch_size = {} is not a multiple of micro_batch_size * ranks = {} * {}", global_batch_size,
          micro_batch_size, world);
   }
+  batch_ramp().check_divides(micro_batch_size, world);
   data_parallel = world / ep;
   layout = fmt::format("ep={},dp={}", ep, data_parallel);
 }

@@ -7,11 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "config/batch_ramp.h"
+#include "config/lr_schedule.h"
 #include "config/settings.h"
 
 namespace farskip {
 
-enum class LrDecayStyle { cosine, linear, constant };
+enum class LoadBalancing { seq_aux_loss, aux_loss, none };
 enum class TrainDtype { fp32, bf16 };
 enum class TransportKind { automatic, loopback, gloo, nccl };
 
@@ -30,22 +32,41 @@ struct TrainConfig {
   // Batch
   int64_t micro_batch_size;
   int64_t global_batch_size;
+  std::string rampup_batch_size;  ///< spelling of BatchRamp::parse()
   int64_t train_iters;
   int64_t seed;
   // Optimiser
   double lr;
   double min_lr;
   int64_t lr_warmup_iters;
+  std::optional<double> lr_warmup_fraction;  ///< of lr_decay_iters; absent: lr_warmup_iters holds
+  double lr_warmup_init;
   std::optional<int64_t> lr_decay_iters;  ///< absent: train_iters
   LrDecayStyle lr_decay_style;
+  WsdDecayStyle lr_wsd_decay_style;
+  std::optional<int64_t> lr_wsd_decay_iters;
+  std::optional<double> decoupled_lr;      ///< absent: lr
+  std::optional<double> decoupled_min_lr;  ///< absent: min_lr
   double weight_decay;
+  std::optional<double> start_weight_decay;  ///< absent: weight_decay
+  std::optional<double> end_weight_decay;    ///< absent: weight_decay
+  WeightDecayStyle weight_decay_incr_style;
   double adam_beta1;
   double adam_beta2;
   double adam_eps;
   double clip_grad;
+  // Guard
+  bool skip_nonfinite;
+  double loss_spike_factor;  ///< 0: off
+  double grad_spike_factor;  ///< 0: off
+  int64_t guard_window;
+  int64_t guard_patience;
   // Router
   double moe_router_bias_update_rate;
+  LoadBalancing moe_router_load_balancing_type;
   std::optional<double> moe_aux_loss_coeff;  ///< absent: the model's aux_loss_alpha
+  double moe_z_loss_coeff;
+  bool moe_router_force_load_balancing;
   // Ranks
   std::string layout;
   int64_t expert_model_parallel_size;
@@ -66,6 +87,7 @@ struct TrainConfig {
   int64_t eval_iters;
   int64_t log_interval;
   std::string log_file;
+  std::string tensorboard_dir;
   std::string report;
 
   /// Replicas of each expert (Layout::dp): 0 until `layout` or resolve() says. Megatron's data-parallel size is
@@ -79,6 +101,11 @@ struct TrainConfig {
   void resolve(int64_t world);
   /// Microbatches per rank and step. REQUIRES: resolve().
   int64_t num_microbatches() const;
+  LrSchedule lr_schedule() const;
+  /// How the global batch grows. Throws Error for a rampup_batch_size that is none.
+  BatchRamp batch_ramp() const;
+  /// Of the step that trains this batch; steps are counted in full batches.
+  StepRates rates(const BatchPosition& position) const;
 };
 
 /// The table of all settings, bound to `config` (which gets the defaults and must outlive the table).

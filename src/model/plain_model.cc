@@ -136,9 +136,10 @@ class PlainModel {
     const auto routing = nn::route(u_TD, moe.router, moe.correction_bias, config_.router, config_.top_k, nullptr);
     at::Tensor p = routing.p;
     if (options_.aux_loss_alpha > 0) {
-      p = nn::attach_loss(p, nn::sequence_aux_loss(routing, u.size(0), options_.aux_loss_alpha),
-                          options_.aux_loss_scale);
+      const int64_t num_sequences = options_.aux_loss_by_sequence ? u.size(0) : 1;
+      p = nn::attach_loss(p, nn::sequence_aux_loss(routing, num_sequences, options_.aux_loss_alpha), batch_.share);
     }
+    if (options_.z_loss_coeff > 0) p = nn::attach_loss(p, nn::z_loss(routing, options_.z_loss_coeff), batch_.share);
     auto plan = nn::make_route_plan(routing.ids, config_.num_experts, 1);
     nn::complete_route_plan(plan, plan.send_counts);
     const bool weigh_input = config_.router.weigh_input;

@@ -13,7 +13,8 @@ namespace farskip {
 
 struct PlainOptions {
   double aux_loss_alpha = 0;  ///< as in StageMathOptions
-  double aux_loss_scale = 1;
+  bool aux_loss_by_sequence = true;
+  double z_loss_coeff = 0;
 };
 
 struct PlainResult {

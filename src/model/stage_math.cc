@@ -30,9 +30,15 @@ std::vector<at::Tensor> StageMath::route(const Node& node, const at::Tensor& u_B
   record.load = record.plan.send_counts.flatten();
   at::Tensor p = routing.p;
   if (options_.aux_loss_alpha > 0 && at::GradMode::is_enabled()) {
-    const auto loss = nn::sequence_aux_loss(routing, u_BSD.size(0), options_.aux_loss_alpha);
-    p = nn::attach_loss(p, loss, options_.aux_loss_scale);
+    const int64_t num_sequences = options_.aux_loss_by_sequence ? u_BSD.size(0) : 1;
+    const auto loss = nn::sequence_aux_loss(routing, num_sequences, options_.aux_loss_alpha);
+    p = nn::attach_loss(p, loss, state.batch.share);
     record.aux_loss = loss.detach();
+  }
+  if (options_.z_loss_coeff > 0 && at::GradMode::is_enabled()) {
+    const auto loss = nn::z_loss(routing, options_.z_loss_coeff);
+    p = nn::attach_loss(p, loss, state.batch.share);
+    record.z_loss = loss.detach();
   }
   if (options_.keep_routing_weights) record.weights = nn::dense_weights(routing, config_.num_experts);
   return {p, routing.ids};

@@ -19,6 +19,7 @@ struct Batch {
   at::Tensor tokens;       ///< [B, S] int64
   at::Tensor targets;      ///< [B, S] int64; nn::ignored_target counts for nothing
   double denominator = 1;  ///< the loss is the sum over targets divided by this, so that ranks and microbatches add up
+  double share = 1;  ///< this batch's part of the step's sequences: the weight of auxiliary losses, which are means
 };
 
 /// What a MoE layer's router decided for one microbatch.
@@ -26,6 +27,7 @@ struct LayerRouting {
   nn::RoutePlan plan;
   at::Tensor load;      ///< [num_experts] int64: rows per expert, of this rank's tokens
   at::Tensor aux_loss;  ///< fp32 scalar, unscaled; undefined without an auxiliary loss
+  at::Tensor z_loss;    ///< the same of the z-loss
   at::Tensor weights;   ///< [T, num_experts] fp32; only where keep_routing_weights
 };
 
@@ -37,8 +39,9 @@ struct Microbatch {
 
 struct StageMathOptions {
   int64_t expert_ranks = 1;
-  double aux_loss_alpha = 0;          ///< sequence auxiliary loss; 0: none
-  double aux_loss_scale = 1;          ///< weight of one microbatch of one rank in the step's loss
+  double aux_loss_alpha = 0;          ///< auxiliary loss; 0: none
+  bool aux_loss_by_sequence = true;   ///< false: over all tokens of the microbatch
+  double z_loss_coeff = 0;            ///< z-loss of the router; 0: none
   bool keep_routing_weights = false;  ///< for verification
 };
 

@@ -4,6 +4,7 @@
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "nn/deferred.h"
@@ -66,6 +67,12 @@ at::Tensor choose(const at::Tensor& scores_TE, const at::Tensor& correction_bias
   return stable_topk(choice, top_k);
 }
 
+/// Token t visits experts t*K .. t*K + K-1 modulo E: even loads, and distinct experts for each token. [T, K].
+at::Tensor balanced_ids(const at::Tensor& scores_TE, int64_t top_k) {
+  const auto options = scores_TE.options().dtype(at::kLong).requires_grad(false);
+  return at::arange(scores_TE.size(0) * top_k, options).remainder_(scores_TE.size(1)).view({-1, top_k});
+}
+
 struct AttachLoss : torch::autograd::Function<AttachLoss> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& p, const at::Tensor& loss, double scale) {
     ctx->saved_data["scale"] = scale;
@@ -86,8 +93,9 @@ Routing route(const at::Tensor& x, const Param& router, const at::Tensor& correc
   if (top_k > num_experts) fail("top_k is {}, but there are {} experts: choose at most as many", top_k, num_experts);
   const at::Tensor logits_TE = linear(x.to(wide_type(x)), router, queue);
   Routing out;
+  out.logits = logits_TE;
   out.scores = config.scoring == Scoring::sigmoid ? at::sigmoid(logits_TE) : at::softmax(logits_TE, -1);
-  out.ids = choose(out.scores, correction_bias, config, top_k);
+  out.ids = config.force_balance ? balanced_ids(out.scores, top_k) : choose(out.scores, correction_bias, config, top_k);
   out.p = out.scores.gather(1, out.ids);
   if (config.normalize) out.p = out.p / (out.p.sum(-1, true) + 1e-20);
   if (config.scaling != 1.0) out.p = out.p * config.scaling;
@@ -106,6 +114,7 @@ at::Tensor expert_load(const at::Tensor& ids, int64_t num_experts) {
 
 at::Tensor sequence_aux_loss(const Routing& routing, int64_t num_sequences, double alpha) {
   const int64_t num_tokens = routing.scores.size(0), num_experts = routing.scores.size(1), top_k = routing.ids.size(1);
+  if (num_tokens == 0) return routing.scores.sum();
   if (num_sequences <= 0 || num_tokens % num_sequences != 0) {
     fail("the auxiliary loss needs sequences of equal length, but {} tokens are {} sequences", num_tokens,
          num_sequences);
@@ -119,6 +128,11 @@ at::Tensor sequence_aux_loss(const Routing& routing, int64_t num_sequences, doub
   const at::Tensor share_BE = share_TE.view({num_sequences, length, num_experts}).mean(1);
   const double f = static_cast<double>(num_experts) / static_cast<double>(top_k * length);
   return (rows_BE * share_BE).sum() * (f * alpha / num_sequences);
+}
+
+at::Tensor z_loss(const Routing& routing, double coeff) {
+  const int64_t num_tokens = std::max<int64_t>(routing.logits.size(0), 1);
+  return at::logsumexp(routing.logits, -1).square().sum() * (coeff / static_cast<double>(num_tokens));
 }
 
 at::Tensor attach_loss(const at::Tensor& p, const at::Tensor& loss, double scale) {

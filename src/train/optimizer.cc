@@ -3,23 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
-#include <numbers>
 
 namespace farskip {
-
-double learning_rate(const TrainConfig& config, int64_t iteration) {
-  const double done = static_cast<double>(iteration) + 1;
-  const double warmup = static_cast<double>(config.lr_warmup_iters);
-  if (done <= warmup) return config.lr * done / warmup;
-  if (config.lr_decay_style == LrDecayStyle::constant) return config.lr;
-  const double decay = static_cast<double>(config.lr_decay_iters.value_or(config.train_iters));
-  if (done >= decay) return config.min_lr;
-  const double ratio = (done - warmup) / (decay - warmup);
-  const double coefficient =
-      config.lr_decay_style == LrDecayStyle::linear ? 1 - ratio : 0.5 * (std::cos(std::numbers::pi * ratio) + 1);
-  return config.min_lr + coefficient * (config.lr - config.min_lr);
-}
 
 AdamW::AdamW(ParameterSet& parameters, const TrainConfig& config)
     : parameters_(parameters),
@@ -27,10 +12,12 @@ AdamW::AdamW(ParameterSet& parameters, const TrainConfig& config)
       beta2_(config.adam_beta2),
       eps_(config.adam_eps),
       clip_(config.clip_grad),
-      groups_{{config.weight_decay, {}, {}, {}, {}, {}}, {0, {}, {}, {}, {}, {}}} {
+      groups_{{true, false, {}, {}, {}, {}, {}}, {true, true, {}, {}, {}, {}, {}}, {false, false, {}, {}, {}, {}, {}}} {
   for (const ParameterInfo& info : parameters_.table().parameters()) {
-    Group& group = groups_[info.decays() ? 0 : 1];
-    places_.emplace_back(info.decays() ? 0 : 1, group.ids.size());
+    const bool decoupled = info.stage == Stage::embed || info.stage == Stage::head;
+    const size_t place = !info.decays() ? 2 : decoupled ? 1 : 0;
+    Group& group = groups_[place];
+    places_.emplace_back(place, group.ids.size());
     const at::Tensor& main = parameters_.main(info.id);
     group.ids.push_back(info.id);
     group.mains.push_back(main);
@@ -58,7 +45,7 @@ AdamW::SquaredNorms AdamW::squared_norms() {
   return norms;
 }
 
-void AdamW::step(double lr, double gradient_norm) {
+void AdamW::step(const StepRates& rates, double gradient_norm) {
   at::NoGradGuard no_grad;
   ++num_steps_;
   const double scale = clip_ > 0 ? std::max(1.0, gradient_norm / clip_) : 1.0;
@@ -68,8 +55,9 @@ void AdamW::step(double lr, double gradient_norm) {
     if (gradients.empty()) continue;
     if (scale > 1) at::_foreach_div_(gradients, scale);
     at::_foreach_add_(group.steps, 1);
-    at::_fused_adamw_(group.mains, gradients, group.exp_avgs, group.exp_avg_sqs, {}, group.steps, lr, beta1_, beta2_,
-                      group.weight_decay, eps_, /*amsgrad=*/false, /*maximize=*/false);
+    at::_fused_adamw_(group.mains, gradients, group.exp_avgs, group.exp_avg_sqs, {}, group.steps,
+                      group.decoupled ? rates.decoupled_lr : rates.lr, beta1_, beta2_,
+                      group.decays ? rates.weight_decay : 0, eps_, /*amsgrad=*/false, /*maximize=*/false);
   }
   parameters_.update_values();
 }

@@ -8,9 +8,6 @@
 
 namespace farskip {
 
-/// Learning rate of step `iteration` (from 0): linear warm-up to lr, then cosine, linear or constant towards min_lr.
-double learning_rate(const TrainConfig& config, int64_t iteration);
-
 class AdamW {
  public:
   AdamW(ParameterSet& parameters, const TrainConfig& config);
@@ -22,8 +19,9 @@ class AdamW {
   };
   SquaredNorms squared_norms();
 
-  /// One update with the gradients in main_grad, each divided by max(1, norm / clip_grad). Updates the values.
-  void step(double lr, double gradient_norm);
+  /// One update with the gradients in main_grad, each divided by max(1, norm / clip_grad). Updates the values. Weight
+  /// decay is for all but biases and vectors (norms), as in Megatron; embedding and head have the decoupled_lr.
+  void step(const StepRates& rates, double gradient_norm);
 
   int64_t num_steps() const { return num_steps_; }
   /// For restoring a run.
@@ -34,7 +32,8 @@ class AdamW {
 
  private:
   struct Group {
-    double weight_decay;
+    bool decays;
+    bool decoupled;  ///< embedding and head
     std::vector<int> ids;
     std::vector<at::Tensor> mains, exp_avgs, exp_avg_sqs, steps;
   };

@@ -23,6 +23,7 @@ SampleSource synthetic_samples(int64_t seq_length, int64_t vocab_size, uint64_t 
 TrainingModel TrainingModel::load(const TrainConfig& config) {
   TrainingModel model;
   model.config = load_model_config(config.load.empty() ? config.model : config.load);
+  model.config.router.force_balance = config.moe_router_force_load_balancing;
   const int64_t layers = model.config.num_layers();
   model.connectivity = config.connectivity.empty() ? Connectivity::from_config(model.config.raw, layers)
                                                    : Connectivity::parse(config.connectivity, layers);
@@ -47,7 +48,7 @@ TrainingSession::TrainingSession(const TrainConfig& config, World& world, Sample
       layout_(Layout::parse(config.layout)),
       communicators_(Communicators::make(world, layout_)),
       samples_(std::move(samples)),
-      sampler_(config.global_batch_size, config.micro_batch_size, world.size()) {
+      ramp_(config.batch_ramp()) {
   const auto table = std::make_shared<const ParameterTable>(model_.config);
   ParameterOptions options;
   options.dtype = config_.dtype == TrainDtype::bf16 ? at::kBFloat16 : at::kFloat;
@@ -63,10 +64,9 @@ TrainingSession::TrainingSession(const TrainConfig& config, World& world, Sample
   }
   StageMathOptions math;
   math.expert_ranks = layout_.ep;
-  math.aux_loss_alpha = config_.moe_aux_loss_coeff.value_or(model_.config.aux_loss_alpha);
-  math.aux_loss_scale = 1.0 / static_cast<double>(sampler_.num_microbatches() * world.size());
+  add_router_losses(math, config_, model_.config);
   math_ = std::make_unique<StageMath>(model_.config, parameters_->weights(), config_.seq_length, math);
-  GraphOptions graph{Phase::train, layout_, static_cast<int>(sampler_.num_microbatches()), Scope::step};
+  GraphOptions graph{Phase::train, layout_, static_cast<int>(config_.num_microbatches()), Scope::step};
   graph_ = std::make_unique<StageGraph>(build_graph(model_.config, model_.connectivity, graph));
   graph.num_microbatches = 1;
   graph.scope = Scope::forward;
@@ -74,22 +74,28 @@ TrainingSession::TrainingSession(const TrainConfig& config, World& world, Sample
   training_step_ = std::make_unique<TrainingStep>(model_.config, *parameters_, config_, layout_, world.rank());
 }
 
-Batch TrainingSession::make_batch(const std::vector<std::vector<int32_t>>& samples, double denominator) const {
+Batch TrainingSession::make_batch(const std::vector<std::vector<int32_t>>& samples, double num_sequences) const {
   const auto rows = static_cast<int64_t>(samples.size());
   at::Tensor all = at::empty({rows, config_.seq_length + 1}, at::kLong);
   auto* out = all.data_ptr<int64_t>();
   for (const auto& sample : samples) out = std::copy(sample.begin(), sample.end(), out);
   const auto device = parameters_->options().device;
   return {all.narrow(1, 0, config_.seq_length).contiguous().to(device),
-          all.narrow(1, 1, config_.seq_length).contiguous().to(device), denominator};
+          all.narrow(1, 1, config_.seq_length).contiguous().to(device),
+          num_sequences * static_cast<double>(config_.seq_length), static_cast<double>(rows) / num_sequences};
 }
 
 std::vector<Batch> TrainingSession::batches(int64_t iteration) const {
+  const BatchPosition at = position(iteration);
+  const BatchSampler sampler(at.batch_size, config_.micro_batch_size, communicators_.world->size());
   std::vector<Batch> result;
-  for (int64_t m = 0; m < sampler_.num_microbatches(); ++m) {
+  for (int64_t m = 0; m < config_.num_microbatches(); ++m) {
     std::vector<std::vector<int32_t>> rows;
-    for (int64_t i : sampler_.samples(iteration, m, communicators_.world->rank())) rows.push_back(samples_(i));
-    result.push_back(make_batch(rows, static_cast<double>(tokens_per_step())));
+    if (m < sampler.num_microbatches()) {  // the others of a batch that still grows are empty: one graph serves all
+      for (int64_t i : sampler.samples(0, m, communicators_.world->rank()))
+        rows.push_back(samples_(at.consumed_samples + i));
+    }
+    result.push_back(make_batch(rows, static_cast<double>(at.batch_size)));
   }
   return result;
 }
@@ -104,7 +110,7 @@ Executor& TrainingSession::executor_for(const Schedule& schedule) {
 }
 
 StepResult TrainingSession::step(int64_t iteration, const Schedule& schedule) {
-  training_step_->begin(iteration);
+  training_step_->begin(position(iteration));
   return executor_for(schedule).run(batches(iteration));
 }
 
@@ -113,7 +119,6 @@ double TrainingSession::evaluate(const SampleSource& samples, int64_t num_sample
                     nullptr, {.record_spans = false, .observe = nullptr});
   const int ranks = communicators_.world->size();
   const int64_t batch = config_.micro_batch_size;
-  const double denominator = static_cast<double>(num_samples * config_.seq_length);
   double sum = 0;
   // Every rank runs the same number of batches: ranks without a sample of their own run one whose targets are ignored.
   for (int64_t first = 0; first < num_samples; first += batch * ranks) {
@@ -122,7 +127,7 @@ double TrainingSession::evaluate(const SampleSource& samples, int64_t num_sample
     for (int64_t i = begin; i < std::min(begin + batch, num_samples); ++i) rows.push_back(samples(i));
     const bool idle = rows.empty();
     if (idle) rows.push_back(samples(0));
-    const auto result = executor.run({make_batch(rows, denominator)});
+    const auto result = executor.run({make_batch(rows, static_cast<double>(num_samples))});
     if (!idle) sum += result.losses[0].item<double>();
   }
   at::Tensor total = at::full({1}, sum, at::kDouble);
@@ -169,6 +174,7 @@ TrainingState TrainingSession::restore(const std::string& root) {
   same("global_batch_size", state.global_batch_size, config_.global_batch_size);
   same("seq_length", state.seq_length, config_.seq_length);
   same("seed", state.seed, config_.seed);
+  same("consumed_samples", state.consumed_samples, position(state.iteration).consumed_samples);  // rampup_batch_size
   if (state.layout != layout_.to_string()) state.schedule.clear();  // of another graph
   return state;
 }

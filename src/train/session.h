@@ -42,6 +42,7 @@ class TrainingSession {
   /// See TrainingStep::request.
   void request(bool save, bool end) { training_step_->request(save, end); }
   const StepStats& stats() const { return training_step_->stats(); }
+  StepGuard& guard() { return training_step_->guard(); }
 
   /// Mean loss, over all ranks, of samples [0, num_samples) of `samples`, in nats per token. No weight changes.
   double evaluate(const SampleSource& samples, int64_t num_samples);
@@ -54,7 +55,8 @@ class TrainingSession {
   ParameterSet& parameters() { return *parameters_; }
   const Communicators& communicators() const { return communicators_; }
   bool is_first() const { return communicators_.world->rank() == 0; }
-  int64_t tokens_per_step() const { return config_.global_batch_size * config_.seq_length; }
+  /// Samples consumed before an iteration, and the size of its batch.
+  BatchPosition position(int64_t iteration) const { return ramp_.at(iteration); }
 
   /// Writes the model as a Hugging Face folder; called by all ranks.
   void export_model(const std::string& folder);
@@ -67,7 +69,8 @@ class TrainingSession {
 
  private:
   nlohmann::json model_json() const;  ///< config.json, with the connectivity
-  Batch make_batch(const std::vector<std::vector<int32_t>>& samples, double denominator) const;
+  /// `num_sequences` are those of the whole step, over all ranks and microbatches.
+  Batch make_batch(const std::vector<std::vector<int32_t>>& samples, double num_sequences) const;
   Executor& executor_for(const Schedule& schedule);
 
   TrainConfig config_;
@@ -75,7 +78,7 @@ class TrainingSession {
   Layout layout_;
   Communicators communicators_;
   SampleSource samples_;
-  BatchSampler sampler_;
+  BatchRamp ramp_;
   std::unique_ptr<ParameterSet> parameters_;
   std::unique_ptr<StageMath> math_;
   std::unique_ptr<StageGraph> graph_, evaluation_graph_;

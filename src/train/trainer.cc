@@ -9,15 +9,19 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/event_file.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/stats.h"
+#include "config/checkpoint_folder.h"
 #include "exec/profile.h"
 #include "schedule/text.h"
 #include "sim/exposure.h"
 #include "sim/search.h"
+#include "train/rank_times.h"
 #include "train/signals.h"
+#include "train/step_log.h"
 
 namespace farskip {
 
@@ -76,6 +80,7 @@ class Trainer {
     // Better now than after the last step.
     if (session_.is_first() && !config_.export_folder.empty()) create_parent_folders(config_.export_folder);
     if (session_.is_first() && !config_.log_file.empty()) open_log();
+    if (session_.is_first() && !config_.tensorboard_dir.empty()) events_.emplace(config_.tensorboard_dir);
   }
 
   TrainSummary run() {
@@ -86,15 +91,14 @@ class Trainer {
       StepResult step = session_.step(iteration, schedule_);
       const double step_ms = (step.end_us - step.begin_us) / 1e3;
       since_log_us += step.end_us - step.begin_us;
-      summary_.losses.emplace_back(iteration + 1, session_.stats().loss);
+      if (std::isfinite(session_.stats().loss)) summary_.losses.emplace_back(iteration + 1, session_.stats().loss);
       summary_.step_ms.push_back(step_ms);
-      if (!std::isfinite(session_.stats().loss)) {
-        fail("iteration {}: the loss is {}; lower lr (now {}) or raise lr_warmup_iters (now {})", iteration + 1,
-             session_.stats().loss, config_.lr, config_.lr_warmup_iters);
-      }
+      rank_times_.add(step);
       write_log(iteration, step_ms);
+      heed_guard(iteration);
       if ((iteration + 1) % config_.log_interval == 0) {
         print_line(iteration, since_log_us / 1e3 / static_cast<double>(config_.log_interval));
+        report_straggler();
         since_log_us = 0;
       }
       if (searching_) profile(iteration, step);
@@ -136,6 +140,7 @@ class Trainer {
     const double begin_s = monotonic_seconds();
     const TrainingState state = session_.restore(config_.load);
     first_iteration_ = state.iteration;
+    if (state.extra.contains("guard")) session_.guard().from_json(state.extra["guard"]);
     if (searching_ && !state.schedule.empty()) {
       schedule_ = schedule_from_text(session_.graph(), state.schedule, config_.load);
       schedule_.name = "search (of the checkpoint)";
@@ -171,17 +176,23 @@ class Trainer {
     signals_ = now;
   }
 
-  /// A checkpoint that cannot be written does not end a run that has others to come; the last one does.
-  void save(int64_t iteration, bool last) {
-    const double begin_s = monotonic_seconds();
+  /// The one being written, if any; a failure is told.
+  void wait_for_checkpoint() {
     try {
       writer_->wait();
     } catch (const Error& error) {
       log_warning(error.what());
     }
+  }
+
+  /// A checkpoint that cannot be written does not end a run that has others to come; the last one does.
+  void save(int64_t iteration, bool last) {
+    const double begin_s = monotonic_seconds();
+    wait_for_checkpoint();
     TrainingState state;
     state.iteration = iteration;
-    state.consumed_samples = iteration * config_.global_batch_size;
+    state.consumed_samples = session_.position(iteration).consumed_samples;
+    state.extra["guard"] = session_.guard().to_json();
     if (!searching_) state.schedule = to_text(session_.graph(), schedule_);
     session_.start_checkpoint(*writer_, state);
     if (last || !config_.async_save) {
@@ -195,6 +206,9 @@ class Trainer {
 
   void announce() {
     if (!session_.is_first()) return;
+    if (config_.moe_router_force_load_balancing)
+      log_warning(
+          "moe_router_force_load_balancing: for benchmarks only, the router is ignored; do not keep this model");
     const ModelConfig& model = session_.model().config;
     log_info(fmt::format("{}: {} layers, {:.2f} M parameters ({:.2f} M active), connectivity {}", config_.model,
                          model.num_layers(), static_cast<double>(model.num_parameters()) / 1e6,
@@ -206,6 +220,7 @@ class Trainer {
 
   /// After a few steps of the paper's order the search has measured times to go by. No bit of the training changes.
   void profile(int64_t iteration, const StepResult& step) {
+    if (session_.position(iteration).batch_size < config_.global_batch_size) return;  // times of another step
     if (iteration - first_iteration_ >= num_warmup_steps) profile_.add(step);
     if (profile_.num_steps() < num_profiled_steps) return;
     searching_ = false;
@@ -224,6 +239,10 @@ class Trainer {
     const double loss = session_.evaluate(samples_of(data_.valid), samples);
     summary_.validation_losses.emplace_back(iteration, loss);
     if (!session_.is_first()) return;
+    if (events_) {
+      events_->add(iteration, {{"lm loss validation", loss}});
+      events_->flush();
+    }
     log_info(fmt::format("validation loss at iteration {}: {:.4f} | PPL: {:.3f} | {} samples", iteration, loss,
                          std::exp(loss), samples));
     if (log_file_.is_open()) {
@@ -232,23 +251,67 @@ class Trainer {
     }
   }
 
-  void write_log(int64_t iteration, double step_ms) {
-    if (!log_file_.is_open()) return;
+  /// A skipped step is told; a run that has lost its way goes back to its last checkpoint, and on with the next batch.
+  void heed_guard(int64_t iteration) {
     const StepStats& stats = session_.stats();
-    nlohmann::json line{{"iteration", iteration + 1},
-                        {"lm_loss", stats.loss},
-                        {"grad_norm", stats.gradient_norm},
-                        {"learning_rate", stats.lr},
-                        {"step_ms", step_ms},
-                        {"consumed_samples", (iteration + 1) * config_.global_batch_size}};
-    if (stats.aux_loss > 0) line["load_balancing_loss"] = stats.aux_loss;
-    log_file_ << line << "\n" << std::flush;
+    const std::string& reason = session_.guard().reason();
+    if (stats.verdict == Verdict::roll_back) return roll_back(iteration);
+    if (stats.verdict == Verdict::apply && !std::isfinite(stats.loss))
+      give_up(iteration, fmt::format("the loss is {}", stats.loss));
+    if (stats.verdict == Verdict::skip && session_.is_first()) {
+      log_warning(fmt::format("iteration {} changes nothing ({} so far): {}", iteration + 1,
+                              session_.guard().num_skipped(), reason));
+    }
+  }
+
+  [[noreturn]] void give_up(int64_t iteration, const std::string& reason) const {
+    fail("iteration {}: {}; lower lr (now {}) or raise lr_warmup_iters (now {})", iteration + 1, reason, config_.lr,
+         config_.lr_warmup_iters);
+  }
+
+  void roll_back(int64_t iteration) {
+    const std::string reason = session_.guard().reason();
+    if (writer_) wait_for_checkpoint();
+    session_.communicators().world->barrier("roll back");
+    if (config_.save.empty() || !is_checkpoint_root(config_.save))
+      give_up(iteration, reason + ", and there is no checkpoint to go back to");
+    const int64_t restored = session_.restore(config_.save).iteration;
+    if (restored == rolled_back_to_)
+      give_up(iteration, fmt::format("{}, again after going back to iteration {}", reason, restored));
+    rolled_back_to_ = restored;
+    session_.guard().rolled_back();
+    if (session_.is_first()) {
+      log_warning(
+          fmt::format("iteration {}: {}; weights and moments are again those of iteration {}, training goes on "
+                      "with the next batch",
+                      iteration + 1, reason, restored));
+    }
+  }
+
+  void report_straggler() {
+    const auto straggler = find_straggler(rank_times_.gather(*session_.communicators().world));
+    if (straggler && session_.is_first()) log_warning(straggler->to_string());
+  }
+
+  StepRecord record(int64_t iteration, double step_ms) const {
+    return {iteration + 1, session_.position(iteration), config_.seq_length, step_ms};
+  }
+
+  void write_log(int64_t iteration, double step_ms) {
+    if (events_) {
+      events_->add(iteration + 1, step_scalars(record(iteration, step_ms), session_.stats()));
+      if ((iteration + 1) % config_.log_interval == 0) events_->flush();
+    }
+    if (!log_file_.is_open()) return;
+    log_file_ << step_line(record(iteration, step_ms), session_.stats(), session_.guard().reason()) << "\n"
+              << std::flush;
     if (!log_file_) fail("log_file={}: writing failed; is the disk full?", config_.log_file);
   }
 
   void print_line(int64_t iteration, double step_ms) {
     if (!session_.is_first()) return;
     const StepStats& stats = session_.stats();
+    const StepRecord at = record(iteration, step_ms);
     const double left_s = (monotonic_seconds() - started_s_) / static_cast<double>(iteration + 1 - first_iteration_) *
                           static_cast<double>(config_.train_iters - iteration - 1);
     std::printf(
@@ -256,9 +319,9 @@ class Trainer {
         "tokens per second: %.0f | learning rate: %.6E | global batch size: %5ld | lm loss: %.6E | "
         "grad norm: %.3f | time left: %s |\n",
         static_cast<long>(iteration + 1), static_cast<long>(config_.train_iters),
-        static_cast<long>((iteration + 1) * config_.global_batch_size), step_ms,
-        static_cast<double>(session_.tokens_per_step()) / step_ms * 1e3, stats.lr,
-        static_cast<long>(config_.global_batch_size), stats.loss, stats.gradient_norm, format_duration(left_s).c_str());
+        static_cast<long>(at.position.consumed_samples + at.position.batch_size), step_ms, at.tokens_per_second(),
+        stats.lr, static_cast<long>(at.position.batch_size), stats.loss, stats.gradient_norm,
+        format_duration(left_s).c_str());
     std::fflush(stdout);
   }
 
@@ -293,7 +356,10 @@ class Trainer {
   std::ofstream log_file_;
   std::optional<CheckpointWriter> writer_;
   int64_t first_iteration_ = 0;  ///< steps done before this run
+  int64_t rolled_back_to_ = -1;  ///< iteration of the checkpoint; -1: never
   SignalCounts signals_ = signals_received();
+  std::optional<EventFile> events_;
+  RankTimes rank_times_;
 };
 
 }  // namespace

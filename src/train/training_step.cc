@@ -12,19 +12,28 @@ TrainingStep::TrainingStep(const ModelConfig& model, ParameterSet& parameters, c
       parameters_(parameters),
       config_(config),
       optimizer_(parameters, config),
+      guard_(StepGuard::Options::from(config)),
       first_replica_(rank / layout.ep == 0) {}
 
-// Layout of the vector: loss, auxiliary loss, squared norm of experts' gradients, requests to save and to end, then the
-// load of each MoE layer.
+void add_router_losses(StageMathOptions& options, const TrainConfig& config, const ModelConfig& model) {
+  const auto type = config.moe_router_load_balancing_type;
+  options.aux_loss_alpha = type == LoadBalancing::none ? 0 : config.moe_aux_loss_coeff.value_or(model.aux_loss_alpha);
+  options.aux_loss_by_sequence = type == LoadBalancing::seq_aux_loss;
+  options.z_loss_coeff = config.moe_z_loss_coeff;
+}
+
+// Layout of the vector: loss, auxiliary loss, z-loss, squared norm of experts' gradients, requests to save and to end,
+// then the load of each MoE layer.
 at::Tensor TrainingStep::local_stats(const std::vector<Microbatch>& microbatches,
                                      const std::vector<at::Tensor>& losses) {
   const auto norms = optimizer_.squared_norms();
   replicated_squares_ = norms.replicated;
-  std::vector<double> values = {0, 0, first_replica_ ? norms.experts : 0, requests_.first, requests_.second};
+  std::vector<double> values = {0, 0, 0, first_replica_ ? norms.experts : 0, requests_.first, requests_.second};
   for (const auto& loss : losses) values[0] += loss.item<double>();
   for (const auto& microbatch : microbatches) {
     for (const auto& routing : microbatch.routing) {
-      if (routing.aux_loss.defined()) values[1] += routing.aux_loss.item<double>();
+      if (routing.aux_loss.defined()) values[1] += microbatch.batch.share * routing.aux_loss.item<double>();
+      if (routing.z_loss.defined()) values[2] += microbatch.batch.share * routing.z_loss.item<double>();
     }
   }
   at::Tensor stats = at::tensor(values, at::kDouble);
@@ -42,17 +51,20 @@ void TrainingStep::optimize(const at::Tensor& sums) {
   const double* values = stats.data_ptr<double>();
   stats_.loss = values[0];
   stats_.aux_loss = values[1];
-  stats_.gradient_norm = std::sqrt(replicated_squares_ + values[2]);
-  stats_.lr = lr_;
+  stats_.z_loss = values[2];
+  stats_.gradient_norm = std::sqrt(replicated_squares_ + values[3]);
+  stats_.lr = rates_.lr;
   stats_.load.assign(model_.num_layers(), {});
-  stats_.save_requests = static_cast<int>(values[3]);
-  stats_.end_requests = static_cast<int>(values[4]);
-  const double* load = values + 5;
+  stats_.save_requests = static_cast<int>(values[4]);
+  stats_.end_requests = static_cast<int>(values[5]);
+  const double* load = values + 6;
   for (int64_t layer = 0; layer < model_.num_layers(); ++layer) {
     if (!model_.is_moe(layer)) continue;
     for (int64_t e = 0; e < model_.num_experts; ++e) stats_.load[layer].push_back(std::llround(*load++));
   }
-  optimizer_.step(lr_, stats_.gradient_norm);
+  stats_.verdict = guard_.judge(stats_.loss, stats_.gradient_norm);
+  if (stats_.verdict != Verdict::apply) return;
+  optimizer_.step(rates_, stats_.gradient_norm);
   if (model_.router.correction_bias) update_router_bias();
 }
 

@@ -95,6 +95,21 @@ TEST_F(TrainConfigTest, ContradictionsAreRefused) {
   EXPECT_THAT(refusal("model: m\ntransport: glo\n"), HasSubstr("did you mean gloo?"));
 }
 
+TEST_F(TrainConfigTest, BatchRampIsChecked) {
+  TrainConfig config = load("model: m\nglobal_batch_size: 24\nmicro_batch_size: 2\nrampup_batch_size: 8,8,100\n");
+  EXPECT_EQ(config.batch_ramp().at(0).batch_size, 8);
+  config.resolve(4);
+  TrainConfig uneven = load("model: m\nglobal_batch_size: 24\nmicro_batch_size: 2\nrampup_batch_size: 8,8,100\n");
+  EXPECT_THAT(error_of([&] { uneven.resolve(3); }), AllOf(HasSubstr("first batch 8"), HasSubstr("2 * 3 = 6")));
+  EXPECT_THAT(refusal("model: m\nglobal_batch_size: 24\nrampup_batch_size: 8,5,100\n"), HasSubstr("24 - 8 = 16"));
+}
+
+TEST_F(TrainConfigTest, SpikeFactorsAreAboveOne) {
+  EXPECT_THAT(refusal("model: m\nloss_spike_factor: 0.9\n"), AllOf(HasSubstr(":2: "), HasSubstr("more than 1")));
+  EXPECT_THAT(refusal("model: m\ngrad_spike_factor: 1\n"), HasSubstr("more than 1"));
+  EXPECT_EQ(load("model: m\ngrad_spike_factor: 4\n").grad_spike_factor, 4);
+}
+
 TEST_F(TrainConfigTest, PrintedRecipeIsReadBack) {
   TrainConfig config =
       load("model: small-moonlight\n", {"adam_eps=1e-9", "expert_model_parallel_size=2", "transport=gloo"});

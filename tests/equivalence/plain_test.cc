@@ -21,14 +21,14 @@ double plain_step(TrainingSession& session, AdamW& optimizer, int64_t iteration)
   for (const Batch& batch : session.batches(iteration)) {
     const nn::ModelWeights weights = differentiable_copy(parameters);
     const PlainResult result = plain_forward(session.model().config, session.model().connectivity, weights, batch,
-                                             {math.aux_loss_alpha, math.aux_loss_scale});
+                                             {math.aux_loss_alpha, math.aux_loss_by_sequence, math.z_loss_coeff});
     result.loss.backward();
     loss += result.loss.item<double>();
     const auto grads = gradients(parameters.table(), weights);
     for (int id = 0; id < parameters.size(); ++id) parameters.main_grad(id).add_(grads[id]);
   }
   const auto norms = optimizer.squared_norms();
-  optimizer.step(learning_rate(session.config(), iteration), std::sqrt(norms.replicated + norms.experts));
+  optimizer.step(session.config().rates(session.position(iteration)), std::sqrt(norms.replicated + norms.experts));
   return loss;
 }
 

@@ -205,7 +205,7 @@ Bits train(const Trial& trial, World& world, const Order& order, const ExecutorO
     if (options == nullptr) {
       result = session.step(step, schedule);
     } else {
-      hooks.begin(step);
+      hooks.begin(session.position(step));
       Executor executor(session.graph(), schedule, session.math(), session.parameters(), session.communicators(),
                         &hooks, *options);
       result = executor.run(session.batches(step));

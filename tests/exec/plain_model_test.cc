@@ -97,12 +97,27 @@ class PlainControl : public ::testing::Test {
 };
 
 TEST_F(PlainControl, AuxiliaryLossTrainsTheSameRouter) {
-  const Outcome plain = run_plain(config_, farskip_, *parameters_, batch_, {0.01, 0.5});
-  const Outcome staged =
-      run_staged(config_, farskip_, *parameters_, batch_, {.aux_loss_alpha = 0.01, .aux_loss_scale = 0.5});
-  EXPECT_THAT(differences(parameters_->table(), plain, staged), ::testing::IsEmpty());
-  const Outcome without = run_staged(config_, farskip_, *parameters_, batch_);
-  EXPECT_THAT(differences(parameters_->table(), plain, without), ::testing::Contains("model.layers.1.mlp.gate.weight"));
+  Batch batch = batch_;
+  batch.share = 0.5;
+  const Outcome without = run_staged(config_, farskip_, *parameters_, batch);
+  const std::vector<PlainOptions> all = {{.aux_loss_alpha = 0.01},
+                                         {.aux_loss_alpha = 0.01, .aux_loss_by_sequence = false},
+                                         {.z_loss_coeff = 0.01},
+                                         {.aux_loss_alpha = 0.01, .z_loss_coeff = 0.01}};
+  std::vector<Outcome> outcomes = {without};
+  for (const PlainOptions& options : all) {
+    const Outcome plain = run_plain(config_, farskip_, *parameters_, batch, options);
+    outcomes.push_back(run_staged(config_, farskip_, *parameters_, batch,
+                                  {.aux_loss_alpha = options.aux_loss_alpha,
+                                   .aux_loss_by_sequence = options.aux_loss_by_sequence,
+                                   .z_loss_coeff = options.z_loss_coeff}));
+    EXPECT_THAT(differences(parameters_->table(), plain, outcomes.back()), ::testing::IsEmpty());
+    for (size_t other = 0; other + 1 < outcomes.size(); ++other) {
+      EXPECT_THAT(differences(parameters_->table(), outcomes[other], outcomes.back()),
+                  ::testing::Contains("model.layers.1.mlp.gate.weight"))
+          << "losses " << other << " and " << outcomes.size() - 1 << " train alike";
+    }
+  }
 }
 
 TEST_F(PlainControl, AnotherConnectivityDiffers) {

@@ -149,6 +149,57 @@ TEST(AuxLoss, CountsEachSequenceByItself) {
   EXPECT_NEAR(sequence_aux_loss(routing, 2, 1.0).item<double>(), 2.0, 1e-6);  // but not within a sequence
 }
 
+// Megatron's switch_load_balancing_loss_func, written plainly.
+TEST(AuxLoss, OverAllTokensIsTheSwitchLoss) {
+  const at::Tensor x = random({12, 8}, 1), router = random({5, 8}, 2);
+  const Routing routing = route(x, {router, 0}, {}, {}, 2, nullptr);
+  const at::Tensor counts = expert_load(routing.ids, 5).to(at::kDouble);
+  const double expected = (routing.scores.sum(0) * counts).sum().item<double>() * 5 * 0.3 / (2.0 * 12 * 12);
+  EXPECT_NEAR(sequence_aux_loss(routing, 1, 0.3).item<double>(), expected, 1e-9);
+}
+
+TEST(AuxLoss, WithoutTokensThereIsNone) {
+  const at::Tensor x = at::zeros({0, 8}).requires_grad_();
+  const Routing routing = route(x, {random({5, 8}, 2).to(at::kFloat), 0}, {}, {}, 2, nullptr);
+  const at::Tensor loss = sequence_aux_loss(routing, 0, 0.3) + z_loss(routing, 0.3);
+  EXPECT_EQ(loss.item<double>(), 0);
+  attach_loss(routing.p, loss, 1).sum().backward();
+  EXPECT_EQ(x.grad().numel(), 0);
+}
+
+TEST(ZLoss, IsTheMeanSquareOfLogsumexp) {
+  Routing routing;
+  routing.logits = at::tensor({0.0, 0.0, std::log(3.0), 0.0}, at::kDouble).view({2, 2});
+  const double first = std::log(2.0), second = std::log(4.0);
+  EXPECT_NEAR(z_loss(routing, 0.5).item<double>(), 0.5 * (first * first + second * second) / 2, 1e-12);
+}
+
+TEST(ZLoss, GradientIsTheDifferenceQuotient) {
+  Routing routing;
+  routing.logits = (2 * random({6, 4}, 3)).requires_grad_();
+  z_loss(routing, 0.7).backward();
+  constexpr double h = 1e-5;
+  for (int64_t i = 0; i < routing.logits.numel(); ++i) {
+    const auto shifted = [&](double by) {
+      Routing other;
+      other.logits = routing.logits.detach().clone();
+      other.logits.view(-1)[i] += by;
+      return z_loss(other, 0.7).item<double>();
+    };
+    EXPECT_NEAR(routing.logits.grad().view(-1)[i].item<double>(), (shifted(h) - shifted(-h)) / (2 * h), 1e-8);
+  }
+}
+
+TEST(Router, ForcedBalanceLoadsEveryExpertAlike) {
+  RouterConfig config;
+  config.force_balance = true;
+  const Routing routing =
+      route(random({20, 8}, 1).to(at::kFloat), {random({8, 8}, 2).to(at::kFloat), 0}, {}, config, 2, nullptr);
+  EXPECT_BITS_EQUAL(expert_load(routing.ids, 8), at::full({8}, 5, at::kLong));
+  EXPECT_BITS_EQUAL(routing.p, routing.scores.gather(1, routing.ids));
+  for (int64_t t = 0; t < 20; ++t) EXPECT_NE(routing.ids[t][0].item<int64_t>(), routing.ids[t][1].item<int64_t>());
+}
+
 TEST(AuxLoss, AttachedLossTrainsTheRouterThroughP) {
   auto scores_grad = [](double scale, bool as_root) {
     const at::Tensor logits = random({6, 4}, 1).requires_grad_();

@@ -1,4 +1,4 @@
-// Learning rates at points computed by hand; AdamW against its formulas in double; the router's bias.
+// AdamW against its formulas in double; the router's bias.
 
 #include "train/optimizer.h"
 
@@ -14,49 +14,6 @@
 
 namespace farskip {
 namespace {
-
-TrainConfig schedule_of(LrDecayStyle style) {
-  TrainConfig config;
-  config.lr = 1;
-  config.min_lr = 0.2;
-  config.lr_warmup_iters = 4;
-  config.train_iters = 12;
-  config.lr_decay_style = style;
-  return config;
-}
-
-TEST(LearningRate, WarmsUpLinearly) {
-  for (auto style : {LrDecayStyle::cosine, LrDecayStyle::linear, LrDecayStyle::constant}) {
-    const TrainConfig config = schedule_of(style);
-    EXPECT_DOUBLE_EQ(learning_rate(config, 0), 0.25);
-    EXPECT_DOUBLE_EQ(learning_rate(config, 1), 0.5);
-    EXPECT_DOUBLE_EQ(learning_rate(config, 3), 1);
-  }
-}
-
-// 8 steps of decay after the 4 of warm-up: step 7 (the eighth) is half way, step 5 a quarter.
-TEST(LearningRate, DecaysInItsShape) {
-  const TrainConfig cosine = schedule_of(LrDecayStyle::cosine);
-  EXPECT_NEAR(learning_rate(cosine, 5), 0.2 + 0.8 * (1 + std::sqrt(0.5)) / 2, 1e-12);
-  EXPECT_NEAR(learning_rate(cosine, 7), 0.6, 1e-12);
-  EXPECT_DOUBLE_EQ(learning_rate(cosine, 11), 0.2);
-  EXPECT_DOUBLE_EQ(learning_rate(cosine, 100), 0.2);
-  const TrainConfig linear = schedule_of(LrDecayStyle::linear);
-  EXPECT_NEAR(learning_rate(linear, 5), 0.8, 1e-12);
-  EXPECT_NEAR(learning_rate(linear, 7), 0.6, 1e-12);
-  EXPECT_DOUBLE_EQ(learning_rate(linear, 11), 0.2);
-  const TrainConfig constant = schedule_of(LrDecayStyle::constant);
-  for (int i : {4, 7, 11, 100}) EXPECT_DOUBLE_EQ(learning_rate(constant, i), 1);
-}
-
-TEST(LearningRate, DecayMayEndBeforeTheRun) {
-  TrainConfig config = schedule_of(LrDecayStyle::linear);
-  config.lr_decay_iters = 8;
-  EXPECT_NEAR(learning_rate(config, 5), 0.6, 1e-12);
-  EXPECT_DOUBLE_EQ(learning_rate(config, 7), 0.2);
-  config.lr_warmup_iters = 0;
-  EXPECT_NEAR(learning_rate(config, 0), 1 - 0.8 / 8, 1e-12);
-}
 
 std::unique_ptr<ParameterSet> fresh_parameters(const ModelConfig& model) {
   auto set = std::make_unique<ParameterSet>(testing::make_table(model), ParameterOptions{});
@@ -113,7 +70,7 @@ class AdamWTest : public ::testing::Test {
       norm_ = std::sqrt(squares);
       const double divisor = config.clip_grad > 0 ? std::max(1.0, norm_ / config.clip_grad) : 1;
       const double lr = 0.01 / t;
-      optimizer.step(lr, norm_);
+      optimizer.step({lr, lr, config.weight_decay}, norm_);
       reference.step(table, config, t, lr, divisor);
     }
     EXPECT_EQ(optimizer.num_steps(), 3);
@@ -157,7 +114,7 @@ TEST_F(AdamWTest, DecaysMatricesAlone) {
     before.push_back(parameters->main(id).clone());
     parameters->main_grad(id).zero_();
   }
-  optimizer.step(0.1, 0);
+  optimizer.step({0.1, 0.1, config.weight_decay}, 0);
   int decayed = 0, kept = 0;
   for (const auto& info : parameters->table().parameters()) {
     const bool vector = info.role == Role::norm || info.role == Role::bias;
@@ -169,19 +126,48 @@ TEST_F(AdamWTest, DecaysMatricesAlone) {
   EXPECT_GT(kept, 0);
 }
 
+// Megatron's rule (megatron/core/optimizer): no weight decay for names that end in ".bias" and for vectors.
+TEST(WeightDecay, ExcludesBiasesAndVectorsAlone) {
+  for (const char* preset :
+       {"small-moonlight", "moonlight-16b-a3b", "deepseek-v2-lite", "qwen3-30b-a3b", "olmoe-1b-7b"}) {
+    const ParameterTable table(load_model_config(preset));
+    for (const auto& info : table.parameters()) {
+      const bool bias = info.name.ends_with(".bias") || info.name.ends_with("_bias");
+      EXPECT_EQ(info.decays(), !bias && info.shape.size() > 1) << preset << ": " << info.name;
+    }
+  }
+}
+
+TEST_F(AdamWTest, EmbeddingAndHeadHaveTheirOwnRate) {
+  const auto parameters = fresh_parameters(testing::small_config());
+  TrainConfig config;
+  AdamW optimizer(*parameters, config);
+  std::vector<at::Tensor> before;
+  for (int id = 0; id < parameters->size(); ++id) {
+    before.push_back(parameters->main(id).clone());
+    parameters->main_grad(id).fill_(1);
+  }
+  optimizer.step({0.01, 0, 0}, 0);
+  for (const auto& info : parameters->table().parameters()) {
+    const bool still = info.name == "model.embed_tokens.weight" || info.name == "lm_head.weight";
+    EXPECT_EQ(at::equal(parameters->main(info.id), before[info.id]), still) << info.name;
+  }
+}
+
 TEST(RouterBias, RisesForIdleExpertsAndFallsForCrowdedOnes) {
   ModelConfig model = testing::small_config();
   const auto parameters = fresh_parameters(model);
   TrainConfig config;
   config.moe_router_bias_update_rate = 0.25;
   TrainingStep step(model, *parameters, config, Layout{}, 0);
-  step.begin(0);
+  step.begin({0, config.global_batch_size});
   for (int id = 0; id < parameters->size(); ++id) parameters->main_grad(id).zero_();
-  // Loss, auxiliary loss, squared norm of experts, then the loads of the two MoE layers: means 10 and 5.
+  // Loss, auxiliary loss, z-loss, squared norm of experts, requests to save and to end, then the loads of the two MoE layers: means 10 and 5.
   step.local_stats({}, {});
-  step.optimize(at::tensor({2.5, 0.5, 0.0, 25.0, 5.0, 10.0, 0.0, 5.0, 5.0, 5.0, 5.0}, at::kDouble));
+  step.optimize(at::tensor({2.5, 0.5, 0.125, 0.0, 0.0, 0.0, 25.0, 5.0, 10.0, 0.0, 5.0, 5.0, 5.0, 5.0}, at::kDouble));
   EXPECT_DOUBLE_EQ(step.stats().loss, 2.5);
   EXPECT_DOUBLE_EQ(step.stats().aux_loss, 0.5);
+  EXPECT_DOUBLE_EQ(step.stats().z_loss, 0.125);
   ASSERT_EQ(step.stats().load.size(), 3u);
   EXPECT_TRUE(step.stats().load[0].empty()) << "a dense layer";
   EXPECT_EQ(step.stats().load[1], (std::vector<int64_t>{25, 5, 10, 0}));
