@@ -20,7 +20,7 @@ void add_prepare(CLI::App& app) {
                                                             {"chat", TextFormat::chat}};
   command
       ->add_option("--format", options->documents.format,
-                   "auto (by the file's ending), text, jsonl, or chat (JSONL of messages, with a loss mask)")
+                   "auto (by the ending), text, jsonl, or chat (JSONL of messages, masked)")
       ->transform(CLI::CheckedTransformer(formats, CLI::ignore_case));
   command->add_option("--document-separator", options->documents.separator,
                       "Text between documents (\\n for a new line)");

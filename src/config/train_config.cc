@@ -26,8 +26,18 @@ void add_model_and_data(Settings& table, TrainConfig& c) {
   table.add_choice("dtype", c.dtype, TrainDtype::fp32, {{TrainDtype::fp32, "fp32"}, {TrainDtype::bf16, "bf16"}},
                    "Type of weights and activations in forward and backward; master weights and optimiser are fp32.");
   table.section("Data");
-  table.add("data_path", c.data_path, "",
-            "Prefix of the indexed data: PREFIX.bin and PREFIX.idx, as `farskip prepare` writes them.");
+  table.add(
+      "data_path", c.data_path, "",
+      "Prefix of the indexed data: PREFIX.bin and PREFIX.idx, as `farskip prepare` writes them. Or several, apart by "
+      "blanks, each behind its weight (0.7 A 0.3 B) or in proportion to their sizes (A B).");
+  table.add("train_data_path", c.train_data_path, "",
+            "The same for training alone, with valid_data_path in place of split.");
+  table.add("valid_data_path", c.valid_data_path, "", "The same for validation alone.");
+  table.add("data_cache_path", c.data_cache_path, "",
+            "Folder for the index files that say which sample is where; empty: beside the data.");
+  table.add("eod_mask_loss", c.eod_mask_loss, false,
+            "No loss for the token after the end of a document, which cannot be foreseen.");
+  table.add("verify_data", c.verify_data, false, "Compare the data with their checksums before the run.");
   table.add("tokenizer_type", c.tokenizer_type, "byte",
             "How text became tokens: byte (ids 0 to 255, 256 ends a document).");
   table.add("split", c.split, "969,30,1", "Shares of training, validation and test sequences.");

@@ -25,7 +25,12 @@ struct TrainConfig {
   std::optional<double> init_method_std;  ///< absent: the model's initializer_range
   TrainDtype dtype;
   // Data
-  std::string data_path;
+  std::string data_path;  ///< prefixes, or weights and prefixes, apart by blanks
+  std::string train_data_path;
+  std::string valid_data_path;
+  std::string data_cache_path;
+  bool eod_mask_loss;
+  bool verify_data;
   std::string tokenizer_type;
   std::string split;
   int64_t seq_length;

@@ -12,7 +12,7 @@ namespace farskip {
 CompareResult compare(const CompareOptions& options, const TrainData& data, RankContext& context) {
   CompareResult result;
   const bool first = context.world.rank() == 0;
-  BenchOptions bench{options.config, options.link, options.num_rounds, 2, samples_of(data.train)};
+  BenchOptions bench{options.config, options.link, options.num_rounds, 2, samples_of(data.train, data.masked)};
   for (const std::string& connectivity : options.connectivities) {
     CompareResult::Run run{connectivity, {}, {}};
     bench.config.connectivity = connectivity;
@@ -26,9 +26,11 @@ CompareResult compare(const CompareOptions& options, const TrainData& data, Rank
     run.train = train(config, data, context);
     result.runs.push_back(std::move(run));
   }
-  if (data.valid && first) {
+  const auto train_text = std::dynamic_pointer_cast<const GptDataset>(data.train);
+  const auto valid_text = std::dynamic_pointer_cast<const GptDataset>(data.valid);
+  if (train_text && valid_text && first) {  // not for blends
     const auto samples = std::min(data.valid->size(), options.config.eval_iters * options.config.global_batch_size);
-    result.trigram_loss = trigram_loss(*data.train, *data.valid, ByteTokenizer::kVocabSize, samples);
+    result.trigram_loss = trigram_loss(*train_text, *valid_text, ByteTokenizer::kVocabSize, samples);
   }
   return result;
 }

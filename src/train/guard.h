@@ -37,9 +37,9 @@ class StepGuard {
   int64_t num_skipped() const { return num_skipped_; }
   int64_t num_roll_backs() const { return num_roll_backs_; }
 
-  /// To be told when weights and moments of a checkpoint have been restored. What was seen is forgotten, the counts stay; the
-  /// run goes on with the next batch, so those that did the damage are left out (as PaLM did, arXiv 2204.02311, section
-  /// 5.1).
+  /// To be told when weights and moments of a checkpoint have been restored. What was seen is forgotten, the counts
+  /// stay; the run goes on with the next batch, so those that did the damage are left out (as PaLM did, arXiv
+  /// 2204.02311, section 5.1).
   void rolled_back();
 
   nlohmann::json to_json() const;

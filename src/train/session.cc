@@ -2,11 +2,14 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/philox.h"
 #include "config/checkpoint_folder.h"
 #include "model/checkpoint.h"
 #include "model/initialize.h"
+#include "nn/loss.h"
 #include "schedule/schedule.h"
 
 namespace farskip {
@@ -49,6 +52,7 @@ TrainingSession::TrainingSession(const TrainConfig& config, World& world, Sample
       communicators_(Communicators::make(world, layout_)),
       samples_(std::move(samples)),
       ramp_(config.batch_ramp()) {
+  masked_ = config_.train_iters > 0 && !samples_(0).loss_mask.empty();
   const auto table = std::make_shared<const ParameterTable>(model_.config);
   ParameterOptions options;
   options.dtype = config_.dtype == TrainDtype::bf16 ? at::kBFloat16 : at::kFloat;
@@ -74,14 +78,21 @@ TrainingSession::TrainingSession(const TrainConfig& config, World& world, Sample
   training_step_ = std::make_unique<TrainingStep>(model_.config, *parameters_, config_, layout_, world.rank());
 }
 
-Batch TrainingSession::make_batch(const std::vector<std::vector<int32_t>>& samples, double num_sequences) const {
+Batch TrainingSession::make_batch(const std::vector<TrainSample>& samples, double num_sequences) const {
   const auto rows = static_cast<int64_t>(samples.size());
   at::Tensor all = at::empty({rows, config_.seq_length + 1}, at::kLong);
   auto* out = all.data_ptr<int64_t>();
-  for (const auto& sample : samples) out = std::copy(sample.begin(), sample.end(), out);
+  for (const auto& sample : samples) out = std::copy(sample.tokens.begin(), sample.tokens.end(), out);
+  at::Tensor targets = all.narrow(1, 1, config_.seq_length).contiguous();
+  for (int64_t row = 0; row < rows; ++row) {
+    auto* target = targets.data_ptr<int64_t>() + row * config_.seq_length;
+    const auto& mask = samples[row].loss_mask;
+    for (size_t t = 0; t < mask.size(); ++t) {
+      if (mask[t] == 0) target[t] = nn::ignored_target;
+    }
+  }
   const auto device = parameters_->options().device;
-  return {all.narrow(1, 0, config_.seq_length).contiguous().to(device),
-          all.narrow(1, 1, config_.seq_length).contiguous().to(device),
+  return {all.narrow(1, 0, config_.seq_length).contiguous().to(device), targets.to(device),
           num_sequences * static_cast<double>(config_.seq_length), static_cast<double>(rows) / num_sequences};
 }
 
@@ -90,7 +101,7 @@ std::vector<Batch> TrainingSession::batches(int64_t iteration) const {
   const BatchSampler sampler(at.batch_size, config_.micro_batch_size, communicators_.world->size());
   std::vector<Batch> result;
   for (int64_t m = 0; m < config_.num_microbatches(); ++m) {
-    std::vector<std::vector<int32_t>> rows;
+    std::vector<TrainSample> rows;
     if (m < sampler.num_microbatches()) {  // the others of a batch that still grows are empty: one graph serves all
       for (int64_t i : sampler.samples(0, m, communicators_.world->rank()))
         rows.push_back(samples_(at.consumed_samples + i));
@@ -111,7 +122,17 @@ Executor& TrainingSession::executor_for(const Schedule& schedule) {
 
 StepResult TrainingSession::step(int64_t iteration, const Schedule& schedule) {
   training_step_->begin(position(iteration));
-  return executor_for(schedule).run(batches(iteration));
+  std::vector<Batch> microbatches = batches(iteration);
+  if (masked_) set_denominators(microbatches);
+  return executor_for(schedule).run(std::move(microbatches));
+}
+
+void TrainingSession::set_denominators(std::vector<Batch>& batches) {
+  double counted = 0;
+  for (const Batch& batch : batches) counted += batch.targets.ne(nn::ignored_target).sum().item<double>();
+  at::Tensor sum = at::full({1}, counted, at::kDouble);
+  if (communicators_.world->size() > 1) sum = communicators_.world->all_reduce(sum, "targets").await();
+  for (Batch& batch : batches) batch.denominator = std::max(1.0, sum.item<double>());
 }
 
 double TrainingSession::evaluate(const SampleSource& samples, int64_t num_samples) {
@@ -120,14 +141,24 @@ double TrainingSession::evaluate(const SampleSource& samples, int64_t num_sample
   const int ranks = communicators_.world->size();
   const int64_t batch = config_.micro_batch_size;
   double sum = 0;
+  double counted = static_cast<double>(num_samples * config_.seq_length);  // each rank counts all of them
+  if (num_samples > 0 && !samples(0).loss_mask.empty()) {
+    counted = 0;
+    for (int64_t i = 0; i < num_samples; ++i) {
+      const auto mask = samples(i).loss_mask;
+      counted += static_cast<double>(std::count(mask.begin(), mask.end(), 1));
+    }
+  }
   // Every rank runs the same number of batches: ranks without a sample of their own run one whose targets are ignored.
   for (int64_t first = 0; first < num_samples; first += batch * ranks) {
-    std::vector<std::vector<int32_t>> rows;
+    std::vector<TrainSample> rows;
     const int64_t begin = first + communicators_.world->rank() * batch;
     for (int64_t i = begin; i < std::min(begin + batch, num_samples); ++i) rows.push_back(samples(i));
     const bool idle = rows.empty();
     if (idle) rows.push_back(samples(0));
-    const auto result = executor.run({make_batch(rows, static_cast<double>(num_samples))});
+    Batch made = make_batch(rows, static_cast<double>(num_samples));
+    made.denominator = std::max(1.0, counted);
+    const auto result = executor.run({std::move(made)});
     if (!idle) sum += result.losses[0].item<double>();
   }
   at::Tensor total = at::full({1}, sum, at::kDouble);
@@ -175,7 +206,7 @@ TrainingState TrainingSession::restore(const std::string& root) {
   same("seq_length", state.seq_length, config_.seq_length);
   same("seed", state.seed, config_.seed);
   same("consumed_samples", state.consumed_samples, position(state.iteration).consumed_samples);  // rampup_batch_size
-  if (state.layout != layout_.to_string()) state.schedule.clear();  // of another graph
+  if (state.layout != layout_.to_string()) state.schedule.clear();                               // of another graph
   return state;
 }
 

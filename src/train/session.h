@@ -12,8 +12,16 @@
 
 namespace farskip {
 
-/// Where tokens come from: [seq_length + 1] of sample i.
-using SampleSource = std::function<std::vector<int32_t>(int64_t i)>;
+/// What a model is trained on: [seq_length + 1] tokens and, where not every prediction counts, [seq_length] flags of
+/// those that do. A source gives flags with all of its samples or with none.
+struct TrainSample {
+  std::vector<int32_t> tokens;
+  std::vector<uint8_t> loss_mask;
+  TrainSample(std::vector<int32_t> t, std::vector<uint8_t> mask = {})  // NOLINT: tokens alone are a sample
+      : tokens(std::move(t)), loss_mask(std::move(mask)) {}
+};
+/// Where samples come from.
+using SampleSource = std::function<TrainSample(int64_t i)>;
 
 /// Tokens without a text, for benchmarks: a fixed pseudo-random sequence below vocab_size.
 SampleSource synthetic_samples(int64_t seq_length, int64_t vocab_size, uint64_t seed);
@@ -70,7 +78,9 @@ class TrainingSession {
  private:
   nlohmann::json model_json() const;  ///< config.json, with the connectivity
   /// `num_sequences` are those of the whole step, over all ranks and microbatches.
-  Batch make_batch(const std::vector<std::vector<int32_t>>& samples, double num_sequences) const;
+  Batch make_batch(const std::vector<TrainSample>& samples, double num_sequences) const;
+  /// With a loss mask the loss is a mean over the targets that count, of all ranks and microbatches.
+  void set_denominators(std::vector<Batch>& batches);
   Executor& executor_for(const Schedule& schedule);
 
   TrainConfig config_;
@@ -78,6 +88,7 @@ class TrainingSession {
   Layout layout_;
   Communicators communicators_;
   SampleSource samples_;
+  bool masked_ = false;  ///< samples come with a loss mask
   BatchRamp ramp_;
   std::unique_ptr<ParameterSet> parameters_;
   std::unique_ptr<StageMath> math_;

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <optional>
 #include <sstream>
 
@@ -15,6 +16,7 @@
 #include "base/progress.h"
 #include "base/stats.h"
 #include "config/checkpoint_folder.h"
+#include "data/datasets.h"
 #include "exec/profile.h"
 #include "schedule/text.h"
 #include "sim/exposure.h"
@@ -25,32 +27,60 @@
 
 namespace farskip {
 
+namespace {
+
+std::vector<std::string> words_of(const std::string& text) {
+  std::istringstream stream(text);
+  return {std::istream_iterator<std::string>(stream), {}};
+}
+
+}  // namespace
+
 TrainData TrainData::open(const TrainConfig& config, int64_t vocab_size) {
-  if (config.data_path.empty()) {
+  if (config.data_path.empty() && config.train_data_path.empty()) {
     fail(
         "data_path is not set; make a data set with `farskip prepare TEXT -o PREFIX` and give "
         "data_path=PREFIX_text_document");
   }
-  const auto data = std::make_shared<const IndexedDataset>(config.data_path);
-  const DatasetSplit split = split_sequences(config.split, data->num_sequences());
-  TrainData result;
-  GptDatasetOptions options;
+  DataOptions options;
+  options.data_path = words_of(config.data_path);
+  options.train_data_path = words_of(config.train_data_path);
+  options.valid_data_path = words_of(config.valid_data_path);
+  options.split = config.split;
+  options.data_cache_path = config.data_cache_path;
   options.seq_length = config.seq_length;
-  options.num_samples = config.train_iters * config.global_batch_size;
   options.seed = static_cast<uint64_t>(config.seed);
   options.vocab_size = vocab_size;
-  result.train = std::make_shared<const GptDataset>(data, split.train, options);
-  if (split.valid.size() > 0 && config.eval_iters > 0) {
-    options.num_samples = 0;
-    options.shuffle = false;
-    options.name = "validation";
-    result.valid = std::make_shared<const GptDataset>(data, split.valid, options);
+  options.sample.eod_mask_loss = config.eod_mask_loss;
+  options.verify_checksums = config.verify_data;
+  options.train.num_samples = config.train_iters * config.global_batch_size;
+  options.valid.wanted = config.eval_iters > 0;
+  options.test.wanted = false;
+  TrainData result;
+  result.masked = config.eod_mask_loss;
+  for (const Blend& blend : part_blends(options).parts) {
+    for (const auto& prefix : blend.prefixes) {
+      const std::string mask = target_mask_prefix(prefix);
+      if (!mask.empty() && std::filesystem::exists(mask + ".idx")) result.masked = true;
+    }
   }
+  const Datasets datasets = open_datasets(options);
+  result.train = datasets.train;
+  if (!result.train) {
+    fail("{}: the train part has no text with split = {}; seq_length={} needs at least {} tokens",
+         config.data_path.empty() ? config.train_data_path : config.data_path, config.split, config.seq_length,
+         config.seq_length + 1);
+  }
+  result.valid = datasets.valid;
   return result;
 }
 
-SampleSource samples_of(std::shared_ptr<const GptDataset> dataset) {
-  return [dataset = std::move(dataset)](int64_t i) { return dataset->get_sample(i); };
+SampleSource samples_of(std::shared_ptr<const SampleDataset> dataset, bool masked) {
+  return [dataset = std::move(dataset), masked](int64_t i) {
+    Sample sample = dataset->sample(i);
+    return masked ? TrainSample(std::move(sample.tokens), std::move(sample.loss_mask))
+                  : TrainSample(std::move(sample.tokens));
+  };
 }
 
 namespace {
@@ -65,7 +95,7 @@ class Trainer {
       : config_(config),
         data_(data),
         context_(context),
-        session_(config, context.world, samples_of(data.train)),
+        session_(config, context.world, samples_of(data.train, data.masked)),
         profile_(session_.graph()),
         searching_(config.schedule == "search"),
         schedule_(named_schedule(searching_ ? "paper" : config.schedule, session_.graph(), modelled_costs())) {
@@ -236,7 +266,7 @@ class Trainer {
   void validate_model(int64_t iteration) {
     const int64_t available = data_.valid->size();
     const int64_t samples = std::min(available, config_.eval_iters * config_.global_batch_size);
-    const double loss = session_.evaluate(samples_of(data_.valid), samples);
+    const double loss = session_.evaluate(samples_of(data_.valid, data_.masked), samples);
     summary_.validation_losses.emplace_back(iteration, loss);
     if (!session_.is_first()) return;
     if (events_) {

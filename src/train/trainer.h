@@ -22,13 +22,15 @@ struct TrainSummary {
   std::string connectivity;
 };
 
-/// Data of a recipe: training and validation samples of an indexed dataset.
+/// Data of a recipe: training and validation samples.
 struct TrainData {
-  std::shared_ptr<const GptDataset> train, valid;  ///< valid: null where the split has none
+  std::shared_ptr<const SampleDataset> train, valid;  ///< valid: null where the split has none
   /// Throws Error for what the files or the split lack.
   static TrainData open(const TrainConfig& config, int64_t vocab_size);
+  bool masked = false;  ///< not every prediction counts
 };
-SampleSource samples_of(std::shared_ptr<const GptDataset> dataset);
+/// With a loss mask where the recipe's data has one.
+SampleSource samples_of(std::shared_ptr<const SampleDataset> dataset, bool masked);
 
 /// Trains on this rank. `config` is resolved. Returns the summary on every rank (complete on rank 0).
 TrainSummary train(const TrainConfig& config, const TrainData& data, RankContext& context);
