@@ -17,7 +17,7 @@ SampleSource cycle_with_noise(const TrainConfig& config) {
   const SampleSource noise = synthetic_samples(config.seq_length, 48, 5);
   return [=](int64_t i) {
     const int64_t batch = config.global_batch_size;
-    if (i / batch == bad_iteration && i % batch >= batch / 2) return noise(i);
+    if (i / batch == bad_iteration && i % batch >= batch / 2) return noise(i).tokens;
     std::vector<int32_t> tokens(config.seq_length + 1);
     for (size_t t = 0; t < tokens.size(); ++t) tokens[t] = static_cast<int32_t>((i + static_cast<int64_t>(t)) % 4);
     return tokens;
