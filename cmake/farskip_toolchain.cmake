@@ -20,7 +20,7 @@ if(MOLD)
 endif()
 
 if(FARSKIP_SANITIZE)
-  target_compile_options(farskip_options INTERFACE -fsanitize=${FARSKIP_SANITIZE} -fno-omit-frame-pointer -g
+  target_compile_options(farskip_options INTERFACE -fsanitize=${FARSKIP_SANITIZE} -fno-omit-frame-pointer -g1
     -Wno-maybe-uninitialized)  # under sanitizers GCC 12 warns falsely inside std::regex
   target_link_options(farskip_options INTERFACE -fsanitize=${FARSKIP_SANITIZE})
 endif()
