@@ -7,6 +7,7 @@
 #include "trace/overlap.h"
 #include "train/launch.h"
 #include "train/session.h"
+#include "train/train_data.h"
 
 namespace farskip {
 
@@ -21,16 +22,6 @@ struct TrainSummary {
   Timeline measured, simulated;            ///< of one step, this rank
   std::string connectivity;
 };
-
-/// Data of a recipe: training and validation samples.
-struct TrainData {
-  std::shared_ptr<const SampleDataset> train, valid;  ///< valid: null where the split has none
-  /// Throws Error for what the files or the split lack.
-  static TrainData open(const TrainConfig& config, int64_t vocab_size);
-  bool masked = false;  ///< not every prediction counts
-};
-/// With a loss mask where the recipe's data has one.
-SampleSource samples_of(std::shared_ptr<const SampleDataset> dataset, bool masked);
 
 /// Trains on this rank. `config` is resolved. Returns the summary on every rank (complete on rank 0).
 TrainSummary train(const TrainConfig& config, const TrainData& data, RankContext& context);

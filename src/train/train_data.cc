@@ -1,0 +1,67 @@
+#include "train/train_data.h"
+
+#include <filesystem>
+#include <iterator>
+#include <sstream>
+
+#include "base/error.h"
+#include "data/datasets.h"
+
+namespace farskip {
+namespace {
+
+std::vector<std::string> words_of(const std::string& text) {
+  std::istringstream stream(text);
+  return {std::istream_iterator<std::string>(stream), {}};
+}
+
+}  // namespace
+
+TrainData TrainData::open(const TrainConfig& config, int64_t vocab_size) {
+  if (config.data_path.empty() && config.train_data_path.empty()) {
+    fail(
+        "data_path is not set; make a data set with `farskip prepare TEXT -o PREFIX` and give "
+        "data_path=PREFIX_text_document");
+  }
+  DataOptions options;
+  options.data_path = words_of(config.data_path);
+  options.train_data_path = words_of(config.train_data_path);
+  options.valid_data_path = words_of(config.valid_data_path);
+  options.split = config.split;
+  options.data_cache_path = config.data_cache_path;
+  options.seq_length = config.seq_length;
+  options.seed = static_cast<uint64_t>(config.seed);
+  options.vocab_size = vocab_size;
+  options.sample.eod_mask_loss = config.eod_mask_loss;
+  options.verify_checksums = config.verify_data;
+  options.train.num_samples = config.train_iters * config.global_batch_size;
+  options.valid.wanted = config.eval_iters > 0;
+  options.test.wanted = false;
+  TrainData result;
+  result.masked = config.eod_mask_loss;
+  for (const Blend& blend : part_blends(options).parts) {
+    for (const auto& prefix : blend.prefixes) {
+      const std::string mask = target_mask_prefix(prefix);
+      if (!mask.empty() && std::filesystem::exists(mask + ".idx")) result.masked = true;
+    }
+  }
+  const Datasets datasets = open_datasets(options);
+  result.train = datasets.train;
+  if (!result.train) {
+    fail("{}: the train part has no text with split = {}; seq_length={} needs at least {} tokens",
+         config.data_path.empty() ? config.train_data_path : config.data_path, config.split, config.seq_length,
+         config.seq_length + 1);
+  }
+  result.valid = datasets.valid;
+  return result;
+}
+
+SampleSource samples_of(std::shared_ptr<const SampleDataset> dataset, bool masked) {
+  return [dataset = std::move(dataset), masked](int64_t i) {
+    Sample sample = dataset->sample(i);
+    return masked ? TrainSample(std::move(sample.tokens), std::move(sample.loss_mask))
+                  : TrainSample(std::move(sample.tokens));
+  };
+}
+
+}  // namespace farskip
