@@ -77,7 +77,7 @@ endfunction()
 function(farskip_plain_buffer_tests)
   farskip_tests(plain_buffer LIBS base)
   set(sources transport pending collective reduce meeting loopback device_meeting device_flight queued emulated_link monitor
-              probes clock run_ranks)
+              probes clock run_ranks io_priority)
   list(TRANSFORM sources PREPEND ${CMAKE_SOURCE_DIR}/src/transport/)
   list(TRANSFORM sources APPEND .cc)
   target_sources(test_plain_buffer PRIVATE ${sources})
