@@ -156,7 +156,8 @@ class Loopback final : public Transport {
   int64_t num_launched_ = 0;
 };
 
-/// The communicators of one set of ranks, by name and members; a name used again makes a new one.
+/// The communicators that are not complete yet, by name, members and how often a rank has asked for these: a name used
+/// again makes a new one, also where one rank asks twice before another has asked once.
 struct Registry {
   std::mutex mutex;
   struct Entry {
@@ -178,7 +179,8 @@ class LoopbackWorld final : public World {
     const int own = position_in(ranks, *this, name);
     if (ranks.size() == 1) return make_single(name);
     const std::lock_guard lock(registry_->mutex);
-    const auto key = fmt::format("{}:{}", name, fmt::join(ranks, ","));
+    const auto members = fmt::format("{}:{}", name, fmt::join(ranks, ","));
+    const auto key = fmt::format("{}#{}", members, num_asked_[members]++);
     auto& entry = registry_->forming[key];
     if (!entry.group) entry.group = std::make_shared<SharedGroup>(SharedGroup{name, ranks, {}});
     const auto group = entry.group;
@@ -194,6 +196,7 @@ class LoopbackWorld final : public World {
   std::shared_ptr<Hub> hub_;
   std::shared_ptr<Registry> registry_;
   std::shared_ptr<RankLane> lane_ = std::make_shared<RankLane>();
+  std::map<std::string, int> num_asked_;  ///< by name and members
 };
 
 }  // namespace

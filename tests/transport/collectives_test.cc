@@ -1,6 +1,7 @@
 // What collectives compute, on every transport: movement, sums in rank order, sub-groups.
 
 #include <array>
+#include <thread>
 
 #include "ranks.h"
 #include "transport/reduce.h"
@@ -121,6 +122,20 @@ TEST_P(Collectives, SubGroupsAreIndependent) {
     EXPECT_THROW(world.group({r, r}, "twice"), Error);
     EXPECT_THROW(world.group({(r + 1) % 4}, "stranger"), Error);
   });
+}
+
+TEST(Loopback, ARankMayAskForManyGroupsBeforeItsPeer) {
+  const auto worlds = make_loopback(2, {.timeout_s = 30});
+  std::vector<std::unique_ptr<Transport>> groups[2];
+  for (const int r : {0, 1})  // the same name three times, all of rank 0 first
+    for (int i = 0; i < 3; ++i) groups[r].push_back(worlds[r]->group({0, 1}, "expert"));
+  for (int i = 2; i >= 0; --i) {
+    auto a = groups[0][i]->all_reduce(at::full({1}, 1 << i), "sum");
+    auto b = groups[1][i]->all_reduce(at::full({1}, 1 << i), "sum");
+    std::thread peer([&] { EXPECT_EQ(a.await().item<int>(), 2 << i); });
+    EXPECT_EQ(b.await().item<int>(), 2 << i);
+    peer.join();
+  }
 }
 
 TEST_P(Collectives, InputIsFreeAfterAwait) {
