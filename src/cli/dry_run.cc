@@ -1,6 +1,7 @@
 #include "cli/dry_run.h"
 
 #include "cli/show_summary.h"
+#include "layer/training_graph.h"
 #include "sim/memory.h"
 #include "sim/search.h"
 #include "trace/table.h"
@@ -38,9 +39,7 @@ std::string dry_run_text(const TrainConfig& config, const std::string& machine_n
   shown.load.sequences = static_cast<double>(config.micro_batch_size);
   shown.load.seq_length = static_cast<double>(config.seq_length);
   shown.load.bytes_per_value = config.dtype == TrainDtype::bf16 ? 2 : 4;
-  shown.graph = build_graph(
-      shown.model, shown.connectivity,
-      {Phase::train, Layout::parse(config.layout), static_cast<int>(config.num_microbatches()), Scope::step});
+  shown.graph = build_graph(shown.model, shown.connectivity, training_graph(config, shown.model));
   shown.costs = model_costs(shown.graph, shown.model, shown.machine, shown.load);
   std::vector<SimulatedSchedule> schedules;
   for (const std::string& name : std::vector<std::string>{"reference", config.schedule}) {

@@ -65,6 +65,20 @@ void add_run(Settings& table, TrainConfig& c) {
   table.add("layout", c.layout, "",
             "Shorthand for the parallel sizes, such as ep=2,dp=1; may not contradict them. Empty: from the sizes and "
             "the number of ranks.");
+  table.add(
+      "use_distributed_optimizer", c.use_distributed_optimizer, false,
+      "Share masters and optimizer state out over the replicas: gradients are reduced to the rank that keeps them, "
+      "weights gathered at the beginning of a step, both under computation.");
+  table.add_choice("recompute_granularity", c.recompute_granularity, RecomputeGranularity::none,
+                   {{RecomputeGranularity::none, "none"},
+                    {RecomputeGranularity::selective, "selective"},
+                    {RecomputeGranularity::full, "full"}},
+                   "What is computed again for the backward pass instead of being kept: nothing, recompute_modules, or "
+                   "whole layers, their collectives included. No bit changes.");
+  table.add("recompute_modules", c.recompute_modules, "core_attn",
+            "With recompute_granularity=selective, words: core_attn.");
+  table.add("recompute_num_layers", c.recompute_num_layers, 0,
+            "With recompute_granularity=full the number of layers, the first ones; 0: all.", Range::at_least(0));
   table.add("expert_model_parallel_size", c.expert_model_parallel_size, 1,
             "Ranks among which the experts are divided (ep).", Range::at_least(1));
   table.add(

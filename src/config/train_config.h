@@ -14,6 +14,7 @@
 namespace farskip {
 
 enum class LoadBalancing { seq_aux_loss, aux_loss, none };
+enum class RecomputeGranularity { none, selective, full };
 enum class TrainDtype { fp32, bf16 };
 enum class TransportKind { automatic, loopback, gloo, nccl };
 
@@ -74,6 +75,10 @@ struct TrainConfig {
   bool moe_router_force_load_balancing;
   // Ranks
   std::string layout;
+  bool use_distributed_optimizer;
+  RecomputeGranularity recompute_granularity;
+  std::string recompute_modules;
+  int64_t recompute_num_layers;
   int64_t expert_model_parallel_size;
   std::string schedule;
   TransportKind transport;

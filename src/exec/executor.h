@@ -7,8 +7,9 @@
 #include <memory>
 #include <optional>
 
+#include "base/error.h"
 #include "exec/segment.h"
-#include "model/parameter_set.h"
+#include "model/parameter_shards.h"
 #include "model/stage_math.h"
 #include "schedule/schedule.h"
 #include "trace/span.h"
@@ -33,6 +34,8 @@ class StepHooks {
                                  const std::vector<at::Tensor>& losses) = 0;
   /// The sums. Updates weights.
   virtual void optimize(const at::Tensor& stats) = 0;
+  /// What this rank's optimizer keeps. REQUIRES: the graph shares it out.
+  virtual ParameterShards& shards() { fail("a graph that shares optimizers out needs hooks that do"); }
 };
 
 struct ExecutorOptions {

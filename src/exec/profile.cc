@@ -58,13 +58,11 @@ CostTable CostProfile::table(const LinkSpec& link, Transport& world) const {
       cost[id] += ordinary(compute_us_[id]) / world.size();
       continue;
     }
-    const bool all_reduce =
-        node.stage == Stage::grad_reduce || node.stage == Stage::grad_reduce_experts || node.stage == Stage::stats;
     if (link.off()) {
       cost[id] += median(duration_us_[id]) / world.size();
     } else {
       // An all-reduce is two exchanges of half its traffic each.
-      const int exchanges = all_reduce ? 2 : 1;
+      const int exchanges = graph_.is_all_reduce(id) ? 2 : 1;
       const Traffic each{static_cast<int64_t>(sent_[id]) / exchanges, static_cast<int64_t>(received_[id]) / exchanges};
       cost[id] += link.duration_us(std::vector<Traffic>(exchanges, each)) / world.size();
     }

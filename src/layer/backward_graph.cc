@@ -17,7 +17,7 @@ size_t accumulator(const StageGraph& graph, const ModelConfig& model, int layer,
   return static_cast<size_t>(layer + 1) * num_stages + static_cast<size_t>(stage);
 }
 
-bool reached(const StageGraph& graph, const Node& node, const std::vector<std::vector<ValueId>>& grads) {
+bool has_gradient(const StageGraph& graph, const Node& node, const std::vector<std::vector<ValueId>>& grads) {
   if (node.stage == Stage::loss) return true;  // the root: d loss / d loss = 1
   for (ValueId v : node.writes) {
     if (graph.value(v).differentiable && !grads[v].empty()) return true;
@@ -31,12 +31,19 @@ void add_backward(StageGraph& graph, const ModelConfig& model, NodeId begin, Nod
                   std::vector<ValueId>& last_accumulated) {
   // Contributions per value. Nodes are visited in reverse, so each list is in reverse declaration order of the readers.
   std::vector<std::vector<ValueId>> grads(graph.num_values());
+  ValueId reached = no_value;  // a gradient of the layer above the one whose turn it is
+  int layer = graph.num_layers();
   for (NodeId id = end - 1; id >= begin; --id) {
     const Node forward = graph.node(id);
     const bool in_layer = forward.layer >= 0 && forward.layer < graph.num_layers();
     const std::string reader =
         fmt::format("{}{}", in_layer ? fmt::format("l{}.", forward.layer) : "", to_string(forward.stage));
-    if (!reached(graph, forward, grads)) continue;
+    if (!has_gradient(graph, forward, grads)) continue;
+    if (in_layer && forward.layer != layer) {
+      layer = forward.layer;
+      add_recompute(graph, begin, end, layer, reached);
+      reached = no_value;
+    }
     Node backward;
     backward.microbatch = forward.microbatch;
     backward.layer = forward.layer;
@@ -54,6 +61,7 @@ void add_backward(StageGraph& graph, const ModelConfig& model, NodeId begin, Nod
         contribution = graph.add_value(fmt::format("d({})/{}", graph.value(v).name, reader), true);
         grads[v].push_back(contribution);
         backward.writes.push_back(contribution);
+        if (reached == no_value) reached = contribution;
       }
       backward.input_grads.push_back(contribution);
     }
@@ -79,6 +87,30 @@ void add_backward(StageGraph& graph, const ModelConfig& model, NodeId begin, Nod
     accumulated = graph.add_value("accumulated(" + name + ")", false);
     wgrad.writes.push_back(accumulated);
     graph.add_node(std::move(wgrad));
+  }
+}
+
+void add_gathers(StageGraph& graph, const ModelConfig& model) {
+  const Layout& layout = graph.options().layout;
+  auto add = [&](int layer, Stage stage, Group group, const char* name) {
+    Node node;
+    node.layer = layer;
+    node.pass = Pass::step;
+    node.stage = stage;
+    node.group = group;
+    node.writes = {graph.add_value(fmt::format("{}.{}", name, layer), false)};
+    return graph.node(graph.add_node(std::move(node))).writes[0];
+  };
+  const int head = graph.num_layers();
+  const bool tied = model.tie_word_embeddings;
+  for (int k = -1; k <= head; ++k) {
+    const int layer = tied && k == -1 ? head : k;
+    if (layout.world() > 1 && !(tied && k == head)) {
+      const ValueId weights = add(layer, Stage::param_gather, Group::world, "gathered");
+      graph.gathered_[{layer, false}] = graph.gathered_[{k, false}] = weights;
+    }
+    if (layout.dp > 1 && k >= 0 && k < head && model.is_moe(k))
+      graph.gathered_[{k, true}] = add(k, Stage::param_gather_experts, Group::expert_data, "gathered_experts");
   }
 }
 

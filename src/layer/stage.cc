@@ -38,6 +38,8 @@ const std::vector<StageRow>& stage_table() {
       {sample, "sample", compute, false, false},
       {grad_reduce, "grad_reduce", comm, false, false},
       {grad_reduce_experts, "grad_reduce_experts", comm, false, false},
+      {param_gather, "param_gather", comm, false, false},
+      {param_gather_experts, "param_gather_experts", comm, false, false},
       {stats, "stats", comm, false, false},
       {optimizer, "optimizer", compute, false, false},
   };
@@ -49,7 +51,7 @@ const StageRow& row(Stage stage) { return stage_table()[static_cast<size_t>(stag
 std::string_view to_string(Stage stage) { return row(stage).name; }
 
 std::string_view to_string(Pass pass) {
-  constexpr std::string_view names[] = {"fwd", "bwd", "wgrad", "step"};
+  constexpr std::string_view names[] = {"fwd", "bwd", "wgrad", "rec", "step"};
   return names[static_cast<size_t>(pass)];
 }
 
@@ -61,10 +63,10 @@ Stage parse_stage(std::string_view name) {
 }
 
 Pass parse_pass(std::string_view name) {
-  for (auto pass : {Pass::forward, Pass::backward, Pass::wgrad, Pass::step}) {
+  for (auto pass : {Pass::forward, Pass::backward, Pass::wgrad, Pass::recompute, Pass::step}) {
     if (to_string(pass) == name) return pass;
   }
-  fail("'{}' is not a pass; expected fwd, bwd, wgrad or step", std::string(name));
+  fail("'{}' is not a pass; expected fwd, bwd, wgrad, rec or step", std::string(name));
 }
 
 }  // namespace farskip

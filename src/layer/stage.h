@@ -34,18 +34,21 @@ enum class Stage : uint8_t {
   head,
   loss,
   sample,
-  grad_reduce,          ///< gradients of a layer's replicated weights, over all ranks
-  grad_reduce_experts,  ///< gradients of a layer's experts, over the ranks that hold the same ones
-  stats,                ///< loss, gradient norm and expert load, over all ranks
+  grad_reduce,           ///< gradients of a layer's replicated weights, over all ranks
+  grad_reduce_experts,   ///< gradients of a layer's experts, over the ranks that hold the same ones
+  param_gather,          ///< a layer's replicated weights, from the ranks whose optimizers keep them
+  param_gather_experts,  ///< a layer's experts, from the ranks that hold the same ones
+  stats,                 ///< loss, gradient norm and expert load, over all ranks
   optimizer,
 };
 inline constexpr int num_stages = static_cast<int>(Stage::optimizer) + 1;
 
 enum class Pass : uint8_t {
   forward,
-  backward,  ///< gradients of a stage's inputs
-  wgrad,     ///< gradients of a stage's weights; nobody waits for them before the optimizer
-  step,      ///< once a step, after all microbatches
+  backward,   ///< gradients of a stage's inputs
+  wgrad,      ///< gradients of a stage's weights; nobody waits for them before the optimizer
+  recompute,  ///< a forward stage once more, for the state its backward needs
+  step,       ///< once a step, after all microbatches
 };
 
 /// Where a stage runs. Communication lanes are told apart by their communicator.
@@ -62,6 +65,10 @@ struct StageRow {
 /// The table itself, in the order of the enum.
 const std::vector<StageRow>& stage_table();
 const StageRow& row(Stage stage);
+constexpr bool is_gather(Stage stage) { return stage == Stage::param_gather || stage == Stage::param_gather_experts; }
+constexpr bool is_gradient_reduction(Stage stage) {
+  return stage == Stage::grad_reduce || stage == Stage::grad_reduce_experts;
+}
 std::string_view to_string(Stage stage);
 std::string_view to_string(Pass pass);
 /// Throws Error for a name that is not in the list.

@@ -11,9 +11,10 @@ std::string StageGraph::name(NodeId id) const {
   std::string text;
   if (n.microbatch >= 0) text += fmt::format("mb{}.", n.microbatch);
   if (n.layer >= 0 && n.layer < num_layers_) text += fmt::format("l{}.", n.layer);
-  // The reductions of the embedding's and of the head's gradients are told apart by what they belong to.
-  if (n.pass == Pass::step && n.stage == Stage::grad_reduce && n.layer < 0) text += "embed.";
-  if (n.pass == Pass::step && n.stage == Stage::grad_reduce && n.layer == num_layers_) text += "head.";
+  // What reduces and gathers the embedding and the head is told apart by what it belongs to.
+  const bool of_weights = n.pass == Pass::step && (n.stage == Stage::grad_reduce || n.stage == Stage::param_gather);
+  if (of_weights && n.layer < 0) text += "embed.";
+  if (of_weights && n.layer == num_layers_) text += "head.";
   return fmt::format("{}{}.{}", text, to_string(n.pass), to_string(n.stage));
 }
 
@@ -37,7 +38,11 @@ std::vector<NodeId> StageGraph::predecessors(NodeId id) const {
   const Node& n = nodes_[id];
   std::vector<NodeId> result;
   for (ValueId v : n.reads) result.push_back(values_[v].producer);
-  if (n.forward != no_node) result.push_back(n.forward);  // what the forward stage saved
+  if (n.forward != no_node) {
+    result.push_back(n.forward);
+    if (n.pass != Pass::recompute) result.push_back(saved_by(n));
+  }
+  for (ValueId v : n.after) result.push_back(values_[v].producer);
   std::sort(result.begin(), result.end());
   result.erase(std::unique(result.begin(), result.end()), result.end());
   return result;
@@ -48,8 +53,38 @@ ValueId StageGraph::add_value(std::string name, bool differentiable) {
   return num_values() - 1;
 }
 
+ValueId StageGraph::gathered(int layer, Stage stage) const {
+  const auto found = gathered_.find({layer, stage == Stage::experts});
+  return found != gathered_.end() && row(stage).has_weights ? found->second : no_value;
+}
+
+NodeId StageGraph::saved_by(const Node& node) const {
+  const NodeId again = nodes_[node.forward].recompute;
+  return again == no_node ? node.forward : again;
+}
+
+bool StageGraph::is_all_reduce(NodeId id) const {
+  switch (nodes_[id].stage) {
+    case Stage::grad_reduce:
+    case Stage::grad_reduce_experts:
+      return !options_.shard_optimizer;
+    case Stage::reduce_attn:
+    case Stage::reduce_shared:
+    case Stage::reduce_routed:
+    case Stage::reduce_dense:
+    case Stage::stats:
+      return true;
+    default:
+      return false;
+  }
+}
+
 NodeId StageGraph::add_node(Node node) {
   const NodeId id = num_nodes();
+  if (node.pass == Pass::forward) {
+    if (const ValueId weights = gathered(node.layer, node.stage); weights != no_value) node.after.push_back(weights);
+  }
+  for (ValueId v : node.after) values_[v].readers.push_back(id);
   for (ValueId v : node.reads) {
     FARSKIP_CHECK(values_[v].producer != no_node, values_[v].name + " is read before it is written");
     values_[v].readers.push_back(id);
@@ -72,6 +107,7 @@ StageGraph build_graph(const ModelConfig& model, const Connectivity& connectivit
   graph.options_ = options;
   if (options.phase != Phase::train) graph.options_.scope = Scope::forward;
   graph.num_layers_ = static_cast<int>(model.num_layers());
+  if (graph.options_.shard_optimizer && graph.options_.scope == Scope::step) add_gathers(graph, model);
   std::vector<ValueId> last_accumulated((graph.num_layers_ + 2) * num_stages, no_value);
   for (int microbatch = 0; microbatch < options.num_microbatches; ++microbatch) {
     const NodeId begin = add_forward(graph, model, connectivity, microbatch);

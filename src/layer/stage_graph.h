@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -43,9 +44,11 @@ struct Node {
   Group group = Group::none;   ///< communicator of a collective
   std::vector<ValueId> reads;  ///< in the order the stage's kernel takes them
   std::vector<ValueId> writes;
-  std::vector<Sum> sums;     ///< view stages: additions, in order
-  ValueId view = no_value;   ///< view stages: the value that is normed
-  NodeId forward = no_node;  ///< backward, wgrad: the forward node it belongs to
+  std::vector<Sum> sums;       ///< view stages: additions, in order
+  ValueId view = no_value;     ///< view stages: the value that is normed
+  NodeId forward = no_node;    ///< backward, wgrad, recompute: the forward node it belongs to
+  NodeId recompute = no_node;  ///< forward: the node that does it again, so that this one saves nothing
+  std::vector<ValueId> after;  ///< what must be there although it is no input: gathered weights
   /// backward: for each write of the forward node its gradient contributions, in the order they are added (reverse
   /// declaration order of the readers: the order of whole-graph autograd)
   std::vector<std::vector<ValueId>> output_grads;
@@ -63,11 +66,22 @@ enum class Scope {
   step,       ///< and gradient reduction, statistics and the optimizer
 };
 
+/// What is computed a second time, behind the backward pass of the layer above, instead of being kept. No bit changes.
+struct Recompute {
+  int num_layers = 0;      ///< the first so many layers keep what enters them, their sums and their routes
+  bool core_attn = false;  ///< the other layers recompute their core attention
+  bool operator==(const Recompute&) const = default;
+};
+
 struct GraphOptions {
   Phase phase = Phase::train;
   Layout layout;
   int num_microbatches = 1;
   Scope scope = Scope::step;
+  /// Masters and optimizer state are shared out over the replicas: gradients are reduced to the rank that keeps them
+  /// (the reductions are reduce-scatters), and the step begins with a gather of each layer's weights.
+  bool shard_optimizer = false;
+  Recompute recompute = {};
 };
 
 class StageGraph {
@@ -88,19 +102,28 @@ class StageGraph {
   /// no_node where there is none.
   NodeId find(int microbatch, int layer, Pass pass, Stage stage) const;
 
-  /// Nodes whose values this node reads, each once, ascending.
+  /// Nodes that must be over before this one: whose values it reads, whose saved state it uses; each once, ascending.
   std::vector<NodeId> predecessors(NodeId id) const;
 
   /// Declares a value that nobody has written yet, and a node that writes and reads values. Used by the builders.
   ValueId add_value(std::string name, bool differentiable);
   NodeId add_node(Node node);
+  /// What says that the weights of a forward stage are gathered; no_value where this rank has them anyway.
+  ValueId gathered(int layer, Stage stage) const;
+  /// The node whose state a backward or wgrad node uses: its forward node or what does that again.
+  NodeId saved_by(const Node& node) const;
+  /// Whether a collective leaves its sum on every rank: two exchanges of its bytes, all others are one.
+  bool is_all_reduce(NodeId id) const;
 
  private:
   friend StageGraph build_graph(const ModelConfig&, const Connectivity&, const GraphOptions&);
+  friend void add_gathers(StageGraph&, const ModelConfig&);
+  friend void add_recompute(StageGraph&, NodeId, NodeId, int, ValueId);
   std::vector<Node> nodes_;
   std::vector<Value> values_;
   GraphOptions options_;
   int num_layers_ = 0;
+  std::map<std::pair<int, bool>, ValueId> gathered_;  ///< by layer, of experts or not
 };
 
 /// Builds the graph of one step. Nodes stand in declaration order, which is a valid order of execution: each
@@ -110,12 +133,17 @@ StageGraph build_graph(const ModelConfig& model, const Connectivity& connectivit
 
 // The two halves, called by build_graph for each microbatch.
 
+/// Appends the gathers of weights that are shared out, and makes every forward stage that uses them wait for them.
+void add_gathers(StageGraph& graph, const ModelConfig& model);
 /// Appends the forward nodes of one microbatch. Returns the id of the first.
 NodeId add_forward(StageGraph& graph, const ModelConfig& model, const Connectivity& connectivity, int microbatch);
 /// Appends the transposition of nodes [begin, end) of one microbatch, starting from its loss. `last_accumulated` holds,
 /// per (layer + 1) * num_stages + stage, the value of the weight gradient accumulated so far, or no_value.
 void add_backward(StageGraph& graph, const ModelConfig& model, NodeId begin, NodeId end,
                   std::vector<ValueId>& last_accumulated);
+/// Appends what `layer` recomputes of the forward nodes [begin, end) of one microbatch. None of it begins before
+/// `reached`, a value of the backward pass, is there.
+void add_recompute(StageGraph& graph, NodeId begin, NodeId end, int layer, ValueId reached);
 /// Appends gradient reduction, statistics and optimizer.
 void add_step(StageGraph& graph, const ModelConfig& model, const std::vector<ValueId>& last_accumulated);
 

@@ -35,8 +35,8 @@ std::vector<int64_t> ParameterSet::local_shape(const ParameterInfo& info) const 
 }
 
 const at::Tensor& ParameterSet::main(int id) const {
-  FARSKIP_CHECK(options_.keep_main, "this set of parameters was made without masters");
-  return mains_.at(id);
+  FARSKIP_CHECK(mains_.at(id).defined(), "this set of parameters holds no master of " + (*table_)[id].name);
+  return mains_[id];
 }
 
 at::Tensor& ParameterSet::main_grad(int id) {
@@ -56,7 +56,7 @@ void ParameterSet::zero_grad() {
 void ParameterSet::update_values() {
   const at::NoGradGuard no_grad;
   for (int id = 0; id < size(); ++id) {
-    if (options_.keep_main && !values_[id].is_same(mains_[id])) values_[id].copy_(mains_[id]);
+    if (mains_[id].defined() && !values_[id].is_same(mains_[id])) values_[id].copy_(mains_[id]);
   }
 }
 

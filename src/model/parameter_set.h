@@ -29,12 +29,14 @@ class ParameterSet {
   const ParameterOptions& options() const { return options_; }
   int size() const { return table_->size(); }
 
-  /// The fp32 master of a parameter, as this rank holds it (experts: its own). REQUIRES: keep_main.
+  /// The fp32 master of a parameter, as this rank holds it (experts: its own). REQUIRES: keep_main, not released.
   const at::Tensor& main(int id) const;
+  /// Forgets a master: others keep what is needed of it. stored() is the value from then on.
+  void release_main(int id) { mains_.at(id).reset(); }
   /// What stages compute with: `dtype`, or fp32 for the router. The same memory as the master where the dtypes agree.
   const at::Tensor& value(int id) const { return values_.at(id); }
   /// What is read from and written to checkpoints: the master, or the value where there is none.
-  const at::Tensor& stored(int id) const { return options_.keep_main ? main(id) : value(id); }
+  const at::Tensor& stored(int id) const { return mains_.at(id).defined() ? mains_[id] : values_.at(id); }
   /// The fp32 gradient in the shape of the master, made of zeros when first asked for.
   at::Tensor& main_grad(int id);
   bool has_grad(int id) const { return grads_.at(id).defined(); }

@@ -67,10 +67,14 @@ class HandKeys {
       const auto [slot, place] = forward_place(n);
       return {2 * n.microbatch, slot, place, 0};
     }
+    if (is_gather(n.stage)) return {0, n.layer - gather_ahead, -1, id};
     if (n.pass == Pass::step) {
       // A layer's reduction starts right behind its backward slot; statistics and optimizer come last.
-      const bool reduction = n.stage == grad_reduce || n.stage == grad_reduce_experts;
-      return {2 * last + 1, reduction ? graph_.num_layers() - n.layer : graph_.num_layers() + 2, 1000, id};
+      return {2 * last + 1, is_gradient_reduction(n.stage) ? graph_.num_layers() - n.layer : graph_.num_layers() + 2,
+              1000, id};
+    }
+    if (n.pass == Pass::recompute) {  // behind the backward pass of the layer above, in the forward order
+      return {2 * n.microbatch + 1, graph_.num_layers() - n.layer - 1, 600 + forward_place(n).second, id};
     }
     const auto place = backward_.find(n.stage);
     return {2 * n.microbatch + 1, graph_.num_layers() - n.layer, place == backward_.end() ? 500 : place->second,
@@ -148,12 +152,13 @@ void append_side_by_side(const StageGraph& graph, const std::vector<std::vector<
     FARSKIP_CHECK(next[s] == streams[s].size(), "streams wait for each other");
 }
 
-/// The paper's order of one pass of one microbatch; step nodes belong to the last backward pass.
+/// The paper's order of one pass of one microbatch; weights are gathered in the first forward pass.
 std::vector<NodeId> stream_of(const StageGraph& graph, const std::vector<NodeId>& paper, int microbatch, bool forward) {
   std::vector<NodeId> stream;
   for (NodeId id : paper) {
     const Node& n = graph.node(id);
-    if (n.microbatch == microbatch && (n.pass == Pass::forward) == forward) stream.push_back(id);
+    const bool gathers = forward && microbatch == 0 && is_gather(n.stage);
+    if (gathers || (n.microbatch == microbatch && (n.pass == Pass::forward) == forward)) stream.push_back(id);
   }
   return stream;
 }

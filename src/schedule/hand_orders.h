@@ -6,6 +6,10 @@
 
 namespace farskip {
 
+/// Weights are gathered this many layers before they are used: soon enough to arrive, late enough not to stand in the
+/// way of the collectives of the layers before.
+inline constexpr int gather_ahead = 2;
+
 /// AMD's hand order. Forward, layer k: q/k/v of k under combine of k-1, then gate and dispatch of k, core attention and
 /// output projection under the dispatch, routed experts, combine, shared experts under it. Backward mirrored: combine's
 /// gradient under shared experts and core attention, dispatch's gradient under q/k/v; weight gradients with their

@@ -10,8 +10,10 @@ void validate(const StageGraph& graph, const Schedule& schedule) {
   enum class State : uint8_t { absent, in_flight, done };
   std::vector<State> states(graph.num_nodes(), State::absent);
   auto edge = [&](NodeId from, NodeId to) {
-    for (ValueId v : graph.node(to).reads) {
-      if (graph.value(v).producer == from) return graph.value(v).name;
+    for (const auto* values : {&graph.node(to).reads, &graph.node(to).after}) {
+      for (ValueId v : *values) {
+        if (graph.value(v).producer == from) return graph.value(v).name;
+      }
     }
     return std::string("what its forward stage saved");
   };

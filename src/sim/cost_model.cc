@@ -122,14 +122,31 @@ Work forward_work(const StageGraph& graph, const ModelConfig& m, const Machine& 
   return work;
 }
 
-double local_parameters(const StageGraph& graph, const ModelConfig& m) {
+/// Weights that one rank's optimizer updates.
+double kept_parameters(const StageGraph& graph, const ModelConfig& m) {
+  const Layout& layout = graph.options().layout;
   double total = 0;
   for (const Node& node : graph.nodes()) {
     if (node.pass != Pass::forward || node.microbatch != 0) continue;
     const bool moe = node.layer >= 0 && node.layer < graph.num_layers() && m.is_moe(node.layer);
-    total += weights_of(m, node.stage, moe, graph.options().layout.expert_ranks(graph.options().phase));
+    const double replicas = !graph.options().shard_optimizer ? 1
+                            : node.stage == Stage::experts   ? layout.dp
+                                                             : layout.world();
+    total += weights_of(m, node.stage, moe, layout.expert_ranks(graph.options().phase)) / replicas;
   }
   return total;
+}
+
+/// Weights that a gather brings: of the stages that wait for it, counted once.
+double gathered_weights(const StageGraph& graph, const ModelConfig& m, NodeId id) {
+  double weights = 0;
+  for (NodeId reader : graph.value(graph.node(id).writes[0]).readers) {
+    const Node& node = graph.node(reader);
+    if (node.microbatch > 0 || (m.tie_word_embeddings && node.stage == Stage::embed)) continue;
+    const bool moe = node.layer >= 0 && node.layer < graph.num_layers() && m.is_moe(node.layer);
+    weights += weights_of(m, node.stage, moe, graph.options().layout.expert_ranks(graph.options().phase));
+  }
+  return weights;
 }
 
 int group_size(const StageGraph& graph, Group group) {
@@ -196,6 +213,9 @@ double collective_bytes(const StageGraph& graph, const ModelConfig& m, const Wor
       }
       return 4 * weights;
     }
+    case Stage::param_gather:
+    case Stage::param_gather_experts:
+      return gathered_weights(graph, m, id) * b;
     case Stage::stats:
       return 1024;
     default:
@@ -203,12 +223,9 @@ double collective_bytes(const StageGraph& graph, const ModelConfig& m, const Wor
   }
 }
 
-double collective_us(Stage stage, double bytes, int ranks, double bytes_per_s, double latency_us) {
+double collective_us(bool all_reduce, double bytes, int ranks, double bytes_per_s, double latency_us) {
   if (ranks <= 1) return 0;
   const double share = static_cast<double>(ranks - 1) / ranks;
-  const bool all_reduce = stage == Stage::reduce_attn || stage == Stage::reduce_shared ||
-                          stage == Stage::reduce_routed || stage == Stage::reduce_dense ||
-                          stage == Stage::grad_reduce || stage == Stage::grad_reduce_experts || stage == Stage::stats;
   return latency_us + (all_reduce ? 2 : 1) * share * bytes / bytes_per_s * 1e6;
 }
 
@@ -218,13 +235,13 @@ CostTable model_costs(const StageGraph& graph, const ModelConfig& model, const M
   for (NodeId id = 0; id < graph.num_nodes(); ++id) {
     const Node& node = graph.node(id);
     if (node.is_collective()) {
-      table.us[id] = collective_us(node.stage, collective_bytes(graph, model, load, id), group_size(graph, node.group),
-                                   machine.link_bytes_per_s, machine.link_latency_us);
+      table.us[id] = collective_us(graph.is_all_reduce(id), collective_bytes(graph, model, load, id),
+                                   group_size(graph, node.group), machine.link_bytes_per_s, machine.link_latency_us);
       continue;
     }
     double seconds = 0;
     if (node.stage == Stage::optimizer) {
-      seconds = 44 * local_parameters(graph, model) / machine.memory_bytes_per_s;
+      seconds = 44 * kept_parameters(graph, model) / machine.memory_bytes_per_s;
     } else {
       const Work work = forward_work(graph, model, machine, load, node);
       // dgrad = wgrad = forward for matrix products; fused core attention costs 2.5 times its forward; traffic doubles.

@@ -41,7 +41,8 @@ struct Workload {
 double collective_bytes(const StageGraph& graph, const ModelConfig& model, const Workload& load, NodeId node);
 
 /// Time of a collective that moves `bytes` among `ranks` ranks: what leaves the rank over the bandwidth, plus latency.
-double collective_us(Stage stage, double bytes, int ranks, double bytes_per_s, double latency_us);
+/// An all-reduce is two exchanges.
+double collective_us(bool all_reduce, double bytes, int ranks, double bytes_per_s, double latency_us);
 
 CostTable model_costs(const StageGraph& graph, const ModelConfig& model, const Machine& machine, const Workload& load);
 

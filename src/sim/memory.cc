@@ -183,6 +183,7 @@ class Walk {
       }
       switch (node.pass) {
         case Pass::forward:
+        case Pass::recompute:
           forward(op.node);
           break;
         case Pass::backward:
@@ -242,6 +243,8 @@ class Walk {
       assign(node.writes[i], f.writes[i]);
       bytes_of_[node.writes[i]] = f.writes[i];
     }
+    note(id, 0);
+    if (node.recompute != no_node) return;  // it keeps nothing
     auto& backward = kept_for_backward_[id];
     auto& wgrad = kept_for_wgrad_[id];
     for (size_t i : f.kept_reads) {
@@ -270,8 +273,8 @@ class Walk {
     const Footprint f = sizes_.of(forward);
     note(id, sums + f.backward);  // inner gradients are about what was kept
     const bool has_weights = row(forward.stage).has_weights;
-    if (has_weights) hold(kept_for_wgrad_[node.forward], allocate(inner_gradients(forward, gradients)));
-    release_all(kept_for_backward_[node.forward]);
+    if (has_weights) hold(kept_for_wgrad_[graph_.saved_by(node)], allocate(inner_gradients(forward, gradients)));
+    release_all(kept_for_backward_[graph_.saved_by(node)]);
   }
 
   /// What weight gradients keep of the backward pass: the gradient of each product's output.
@@ -299,7 +302,7 @@ class Walk {
                 value_bytes_;
     }
     note(id, weights);
-    release_all(kept_for_wgrad_[node.forward]);
+    release_all(kept_for_wgrad_[graph_.saved_by(node)]);
   }
 
   const StageGraph& graph_;
@@ -332,9 +335,15 @@ MemoryPlan plan_memory(const StageGraph& graph, const Schedule& schedule, const 
   MemoryPlan plan;
   const bool masters = load.bytes_per_value < 4;
   plan.weights = (parameters - routers) * load.bytes_per_value + routers * 4;
-  plan.masters = masters ? parameters * 4 - routers * 4 : 0;
+  // What the optimizer of one of the replicas keeps.
+  const Layout& layout = graph.options().layout;
+  const bool shared_out = graph.options().shard_optimizer;
+  const double replicas = shared_out ? layout.world() : 1, expert_replicas = shared_out ? layout.dp : 1;
+  const double local_experts = experts / layout.ep;
+  const double kept = (parameters - local_experts) / replicas + local_experts / expert_replicas;
+  plan.masters = masters ? (kept - routers / replicas) * 4 : 0;
   plan.gradients = parameters * 4;
-  plan.moments = parameters * 8;
+  plan.moments = kept * 8;
   Walk walk(graph, model, load);
   walk.run(schedule);
   plan.activations = walk.peak;

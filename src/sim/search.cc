@@ -53,14 +53,11 @@ std::vector<double> bottom_levels(const StageGraph& graph, const Edges& edges, c
   return level;
 }
 
-bool is_gradient_reduction(const Node& node) {
-  return node.stage == Stage::grad_reduce || node.stage == Stage::grad_reduce_experts;
-}
-
 /// Greedy list scheduling in simulated time: collectives are launched as soon as they can be, and whenever the compute
 /// lane is free it takes the ready stage with the smallest priority; it waits only where nothing is ready. Gradient
 /// reductions, which nobody needs before the end, must not stand in the way of the layers' collectives on the same
-/// link: they wait for a stage that covers most of them, or until no such collective is left.
+/// link: they wait for a stage that covers most of them, or until no such collective is left. Weights are gathered a
+/// few layers ahead of the forward pass.
 class ListScheduler {
  public:
   ListScheduler(const StageGraph& graph, const Edges& edges, const CostTable& costs, const Priorities& priorities,
@@ -92,7 +89,7 @@ class ListScheduler {
     for (NodeId id = 0; id < graph_.num_nodes(); ++id) {
       if (missing_[id] == 0) enable(id);
     }
-    while (!ready_.empty() || !arriving_.empty() || !reductions_.empty()) {
+    while (!ready_.empty() || !arriving_.empty() || !reductions_.empty() || !gathers_.empty()) {
       auto chosen = choose();
       while (!arriving_.empty() && (arriving_.begin()->first <= now_ || chosen == ready_.end())) {
         const auto [when, id] = *arriving_.begin();
@@ -101,6 +98,7 @@ class ListScheduler {
         finish(id);
         chosen = choose();
       }
+      launch_gathers(chosen == ready_.end() ? no_node : chosen->second);
       launch_reductions(chosen == ready_.end() ? no_node : chosen->second);
       if (chosen == ready_.end()) {
         FARSKIP_CHECK(!arriving_.empty(), "list scheduling is stuck");
@@ -139,6 +137,16 @@ class ListScheduler {
   }
 
   /// `next`: the stage that runs now, or no_node.
+  void launch_gathers(NodeId next) {
+    if (next != no_node && graph_.node(next).pass == Pass::forward) front_ = std::max(front_, graph_.node(next).layer);
+    for (; !gathers_.empty(); gathers_.pop_front()) {
+      const bool stuck = next == no_node && arriving_.empty();
+      if (graph_.node(gathers_.front()).layer > front_ + gather_ahead && !stuck) return;
+      launch(gathers_.front());
+    }
+  }
+
+  /// `next`: the stage that runs now, or no_node.
   void launch_reductions(NodeId next) {
     while (!reductions_.empty()) {
       const NodeId id = reductions_.front();
@@ -154,7 +162,9 @@ class ListScheduler {
 
   void enable(NodeId id) {
     const Node& node = graph_.node(id);
-    if (is_gradient_reduction(node)) {
+    if (is_gather(node.stage)) {
+      gathers_.push_back(id);
+    } else if (is_gradient_reduction(node.stage)) {
       reductions_.push_back(id);
     } else if (node.is_collective()) {
       launch(id);
@@ -182,6 +192,7 @@ class ListScheduler {
   const Priorities& priorities_;
   std::set<Entry> ready_;                                          ///< compute stages whose inputs are there
   std::set<Entry> arriving_;                                       ///< (completion, collective)
+  std::deque<NodeId> gathers_;                                     ///< of weights, in the order of their layers
   std::deque<NodeId> reductions_;                                  ///< gradient reductions that wait for a good moment
   std::vector<std::set<Entry>> held_;                              ///< kept back to bound memory
   std::map<std::pair<int, Pass>, std::vector<NodeId>> sequences_;  ///< strict passes, the next stage last
@@ -192,6 +203,7 @@ class ListScheduler {
   double now_ = 0;
   int allowed_;  ///< microbatches below this may begin
   int layer_collectives_left_ = 0;
+  int front_ = -1;  ///< the layer that the forward pass has reached
 };
 
 /// Position of each node in the paper's order; weight gradients `slots` layers later, so that they move into gaps.

@@ -133,6 +133,7 @@ Rgb colour_of(StageFamily family, const std::string& pass) {
       break;
   }
   if (pass == "bwd") return base.mixed({0, 0, 0}, 0.35);
+  if (pass == "rec") return base.mixed({0, 0, 0}, 0.18);
   if (pass == "wgrad") return base.mixed({255, 255, 255}, 0.5);
   return base;
 }

@@ -175,7 +175,7 @@ OverlapSummary summarize(const std::vector<CollectiveTiming>& collectives) {
     }
     kind->add(collective);
     const bool is_forward = collective.pass == "fwd";
-    const bool is_backward = collective.pass == "bwd" || collective.pass == "wgrad";
+    const bool is_backward = collective.pass == "bwd" || collective.pass == "rec";
     if (is_forward) summary.forward.add(collective);
     if (is_backward) summary.backward.add(collective);
     summary.total.add(collective);

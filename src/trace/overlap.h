@@ -59,7 +59,7 @@ struct OverlapRow {
     double exposed_us;
   };
   std::string stage;  ///< empty in totals
-  std::string pass;   ///< "fwd", "bwd", "wgrad", "step"; in totals: "forward", "backward", "total"
+  std::string pass;   ///< "fwd", "bwd", "rec", "step"; in totals: "forward", "backward", "total"
   int count = 0;
   double duration_us = 0;
   double exposed_us = 0;

@@ -39,7 +39,7 @@ background:var(--paper);font-family:system-ui,-apple-system,"Segoe UI",Roboto,sa
 )";
 
 std::string class_of(const Span& span) {
-  const bool shaded = span.pass == "bwd" || span.pass == "wgrad";
+  const bool shaded = span.pass == "bwd" || span.pass == "rec" || span.pass == "wgrad";
   return std::string(to_string(family_of(span))) + (shaded ? "-" + span.pass : "");
 }
 
@@ -138,7 +138,9 @@ class SvgTimelines {
     // One family shows what the shades mean.
     if (families.empty()) return;
     const StageFamily sample = *families.begin();
-    for (const auto& [pass, text] : {std::pair{"bwd", "backward: darker"}, {"wgrad", "weight gradient: lighter"}}) {
+    for (const auto& [pass, text] : {std::pair{"bwd", "backward: darker"},
+                                     {"rec", "recomputed: somewhat darker"},
+                                     {"wgrad", "weight gradient: lighter"}}) {
       if (!passes.contains(pass)) continue;
       const std::string swatch = fmt::format("{}-{}", to_string(sample), pass);
       fills_[swatch] = colour_of(sample, pass);

@@ -23,7 +23,7 @@ struct Span {
   std::string lane;   ///< "compute", or the communicator's name
   std::string name;   ///< the node: "mb0.l3.fwd.dispatch"
   std::string stage;  ///< "dispatch", ...; decides the colour
-  std::string pass;   ///< "fwd", "bwd", "wgrad", "step"
+  std::string pass;   ///< "fwd", "bwd", "wgrad", "rec", "step"
   SpanKind kind = SpanKind::compute;
   double begin_us = 0;
   double end_us = 0;

@@ -13,6 +13,7 @@
 #include "config/checkpoint_folder.h"
 #include "model/safetensors.h"
 #include "model/safetensors_writer.h"
+#include "train/optimizer_state.h"
 
 namespace farskip {
 
@@ -31,9 +32,24 @@ const TensorPiece& piece_of(const ParameterTable& table, const PieceId& id) {
   return table[id.parameter].pieces[id.piece];
 }
 
-constexpr const char* moments[] = {"exp_avg", "exp_avg_sq"};
+/// The optimizer state that rank `rank` writes: what it alone keeps, or its part of what all keep.
+std::vector<StateRun> written_runs(const ParameterSet& parameters, const Layout& layout, int rank, bool sharded,
+                                   const std::vector<PieceId>& pieces) {
+  const int64_t num_experts = parameters.num_local_experts();
+  auto runs = state_runs(parameters.table(), ParameterShards::slices_of(parameters, layout, rank, sharded),
+                         rank % layout.ep * num_experts, num_experts);
+  if (sharded) return runs;
+  std::set<std::pair<int, size_t>> own;
+  for (const PieceId& id : pieces) own.insert({id.parameter, id.piece});
+  std::erase_if(runs, [&](const StateRun& run) { return own.count({run.parameter, run.piece}) == 0; });
+  return runs;
+}
 
-std::string moment_name(const char* moment, const std::string& tensor) { return fmt::format("{}.{}", moment, tensor); }
+/// Kinds of state: masters only where nothing else holds their bits.
+std::vector<std::string> kinds_of(const ParameterSet& parameters, const StateRun& run, bool sharded) {
+  if (sharded && parameters.value(run.parameter).scalar_type() != at::kFloat) return {"exp_avg", "exp_avg_sq", "main"};
+  return {"exp_avg", "exp_avg_sq"};
+}
 
 /// An index as transformers writes it.
 nlohmann::json index(const std::map<std::string, std::string>& files, int64_t total_size) {
@@ -102,7 +118,7 @@ struct CheckpointWriter::Part {
   // On rank 0, what completes the checkpoint:
   nlohmann::json config, state;
   std::map<std::string, std::string> model_files, optimizer_files;  ///< tensor -> file, of all ranks
-  int64_t model_bytes = 0;
+  int64_t model_bytes = 0, optimizer_bytes = 0;
 };
 
 CheckpointWriter::CheckpointWriter(std::string root, const Layout& layout, int rank, int64_t keep, double timeout_s)
@@ -124,22 +140,29 @@ void CheckpointWriter::start(const ParameterSet& parameters, const AdamW& optimi
   const int num_ranks = layout_.world();
   auto part = std::make_shared<Part>();
   part->iteration = state.iteration;
-  auto copy = [](const at::Tensor& tensor) { return tensor.to(at::kCPU, at::kFloat, false, /*copy=*/true); };
+  const bool sharded = optimizer.shards().sharded();
+  auto copy = [](const at::Tensor& tensor) { return tensor.to(at::kCPU, tensor.scalar_type(), false, /*copy=*/true); };
   for (size_t i = 0; rank_ == 0 && i < table.buffers().size(); ++i) {
     part->model.emplace_back(table.buffers()[i].name, copy(parameters.buffer(static_cast<int>(i))));
   }
   for (const PieceId& id : pieces[rank_]) {
     const TensorPiece& piece = piece_of(table, id);
     const int64_t first = parameters.first_expert();
-    part->model.emplace_back(piece.name, copy(piece.of(parameters.main(id.parameter), first)));
-    part->optimizer.emplace_back(moment_name(moments[0], piece.name),
-                                 copy(piece.of(optimizer.exp_avg(id.parameter), first)));
-    part->optimizer.emplace_back(moment_name(moments[1], piece.name),
-                                 copy(piece.of(optimizer.exp_avg_sq(id.parameter), first)));
+    part->model.emplace_back(piece.name, copy(piece.of(parameters.stored(id.parameter), first)));
+  }
+  for (const StateRun& run : written_runs(parameters, layout_, rank_, sharded, pieces[rank_])) {
+    for (const std::string& kind : kinds_of(parameters, run, sharded)) {
+      const at::Tensor& slice = kind == "exp_avg"      ? optimizer.exp_avg(run.slice)
+                                : kind == "exp_avg_sq" ? optimizer.exp_avg_sq(run.slice)
+                                                       : optimizer.shards().main(run.slice);
+      part->optimizer.emplace_back(run.name(kind), copy(slice.narrow(0, run.at, run.size).view(run.stored_shape())));
+    }
   }
   if (rank_ == 0) {
-    if (config.contains("dtype")) config["dtype"] = "float32";
-    config["torch_dtype"] = "float32";
+    const bool rounded = parameters.stored(0).scalar_type() == at::kBFloat16;
+    const char* dtype = rounded ? "bfloat16" : "float32";
+    if (config.contains("dtype")) config["dtype"] = dtype;
+    config["torch_dtype"] = dtype;
     part->config = std::move(config);
     part->state = state.to_json();
     for (const auto& buffer : table.buffers()) {
@@ -150,9 +173,14 @@ void CheckpointWriter::start(const ParameterSet& parameters, const AdamW& optimi
       for (const PieceId& id : pieces[r]) {
         const TensorPiece& piece = piece_of(table, id);
         part->model_files[piece.name] = shard_name("model", r, num_ranks);
-        part->model_bytes += 4 * c10::multiply_integers(piece.shape);
-        for (const char* moment : moments)
-          part->optimizer_files[moment_name(moment, piece.name)] = shard_name("optimizer", r, num_ranks);
+        part->model_bytes +=
+            c10::multiply_integers(piece.shape) * static_cast<int64_t>(parameters.stored(id.parameter).element_size());
+      }
+      for (const StateRun& run : written_runs(parameters, layout_, r, sharded, pieces[r])) {
+        for (const std::string& kind : kinds_of(parameters, run, sharded)) {
+          part->optimizer_files[run.name(kind)] = shard_name("optimizer", r, num_ranks);
+          part->optimizer_bytes += 4 * run.size;
+        }
       }
     }
   }
@@ -178,7 +206,7 @@ void CheckpointWriter::write(const Part& part) const {
       if (tensors->empty()) continue;
       const std::string name = shard_name(kind, rank_, layout_.world());
       std::vector<TensorSpec> specs;
-      for (const auto& [tensor, value] : *tensors) specs.push_back({tensor, at::kFloat, value.sizes().vec()});
+      for (const auto& [tensor, value] : *tensors) specs.push_back({tensor, value.scalar_type(), value.sizes().vec()});
       SafetensorsWriter writer(folder + "/" + name, specs);
       for (const auto& [tensor, value] : *tensors) writer.write(tensor, value);
       writer.commit();
@@ -224,7 +252,7 @@ void CheckpointWriter::complete(const Part& part) const {
   }
   add("config.json", part.config.dump(2) + "\n");
   add(safetensors_index_name, index(part.model_files, part.model_bytes).dump(1) + "\n");
-  add("optimizer.safetensors.index.json", index(part.optimizer_files, 2 * part.model_bytes).dump(1) + "\n");
+  add("optimizer.safetensors.index.json", index(part.optimizer_files, part.optimizer_bytes).dump(1) + "\n");
   nlohmann::json state = part.state;
   state["files"] = files;
   write_file(folder + "/" + training_state_name, state.dump(1) + "\n");

@@ -1,7 +1,7 @@
 #pragma once
 // Training checkpoints: each rank copies its part and goes on training while a thread writes it. The format is that of
-// config/checkpoint_folder.h: a Hugging Face folder with fp32 weights, model-0000R-of-0000N.safetensors by the N ranks,
-// and beside it optimizer-*.safetensors with "exp_avg.NAME" and "exp_avg_sq.NAME" for each tensor NAME.
+// config/checkpoint_folder.h: a Hugging Face folder with the weights, model-0000R-of-0000N.safetensors by the N ranks
+// (in fp32; rounded where masters are shared out), and beside it optimizer-*.safetensors (train/optimizer_state.h).
 
 #include <future>
 #include <nlohmann/json.hpp>

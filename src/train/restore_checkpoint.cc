@@ -6,6 +6,7 @@
 #include "model/checkpoint.h"
 #include "model/safetensors.h"
 #include "train/checkpoint_writer.h"
+#include "train/optimizer_state.h"
 
 namespace farskip {
 namespace {
@@ -53,16 +54,18 @@ TrainingState restore_checkpoint(const std::string& root, ParameterSet& paramete
     const TrainingState state =
         TrainingState::from_json(read_training_state(folder), folder + "/" + training_state_name);
     load_checkpoint(folder, parameters);
-    const SafetensorsReader moments(folder + "/optimizer.safetensors.index.json");
-    for (const auto& info : parameters.table().parameters()) {
-      auto restore = [&](const char* moment, const at::Tensor& tensor) {
-        parameters.for_each_piece(info.id, tensor, [&](const TensorPiece& piece, at::Tensor block) {
-          block.copy_(moments.tensor(fmt::format("{}.{}", moment, piece.name)));
-        });
-      };
-      restore("exp_avg", optimizer.exp_avg(info.id));
-      restore("exp_avg_sq", optimizer.exp_avg_sq(info.id));
+    const StateReader reader(folder + "/optimizer.safetensors.index.json");
+    const SafetensorsReader weights(resolve_model_folder(folder));
+    const ParameterShards& shards = optimizer.shards();
+    for (const StateRun& run :
+         state_runs(parameters.table(), shards.slices(), parameters.first_expert(), parameters.num_local_experts())) {
+      auto part = [&](const at::Tensor& slice) { return slice.narrow(0, run.at, run.size); };
+      part(optimizer.exp_avg(run.slice)).copy_(reader.read("exp_avg", run));
+      part(optimizer.exp_avg_sq(run.slice)).copy_(reader.read("exp_avg_sq", run));
+      const at::Tensor weight = weights.tensor(run.tensor).reshape({-1}).narrow(0, run.begin, run.size);
+      part(shards.main(run.slice)).copy_(reader.contains("main", run.tensor) ? reader.read("main", run) : weight);
     }
+    parameters.update_values();
     optimizer.set_num_steps(state.optimizer_steps);
     return state;
   }

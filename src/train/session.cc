@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/philox.h"
 #include "config/checkpoint_folder.h"
+#include "layer/training_graph.h"
 #include "model/checkpoint.h"
 #include "model/initialize.h"
 #include "nn/loss.h"
@@ -66,16 +67,18 @@ TrainingSession::TrainingSession(const TrainConfig& config, World& world, Sample
   } else {
     load_checkpoint(config_.load, *parameters_);
   }
+  shards_ = std::make_unique<ParameterShards>(*parameters_, layout_, world.rank(), config_.use_distributed_optimizer);
   StageMathOptions math;
   math.expert_ranks = layout_.ep;
   add_router_losses(math, config_, model_.config);
   math_ = std::make_unique<StageMath>(model_.config, parameters_->weights(), config_.seq_length, math);
-  GraphOptions graph{Phase::train, layout_, static_cast<int>(config_.num_microbatches()), Scope::step};
+  GraphOptions graph = training_graph(config_, model_.config);
   graph_ = std::make_unique<StageGraph>(build_graph(model_.config, model_.connectivity, graph));
   graph.num_microbatches = 1;
   graph.scope = Scope::forward;
   evaluation_graph_ = std::make_unique<StageGraph>(build_graph(model_.config, model_.connectivity, graph));
-  training_step_ = std::make_unique<TrainingStep>(model_.config, *parameters_, config_, layout_, world.rank());
+  training_step_ =
+      std::make_unique<TrainingStep>(model_.config, *parameters_, *shards_, config_, layout_, world.rank());
 }
 
 Batch TrainingSession::make_batch(const std::vector<TrainSample>& samples, double num_sequences) const {
@@ -124,6 +127,7 @@ StepResult TrainingSession::step(int64_t iteration, const Schedule& schedule) {
   training_step_->begin(position(iteration));
   std::vector<Batch> microbatches = batches(iteration);
   if (masked_) set_denominators(microbatches);
+  gathered_ = false;
   return executor_for(schedule).run(std::move(microbatches));
 }
 
@@ -135,7 +139,17 @@ void TrainingSession::set_denominators(std::vector<Batch>& batches) {
   for (Batch& batch : batches) batch.denominator = std::max(1.0, sum.item<double>());
 }
 
+void TrainingSession::gather_weights() {
+  if (gathered_) return;
+  for (const BucketId bucket : shards_->buckets()) {
+    Transport& transport = bucket.experts ? *communicators_.expert_data : *communicators_.world;
+    shards_->take_values(bucket, transport.all_gather(shards_->pack_values(bucket), "weights").await());
+  }
+  gathered_ = true;
+}
+
 double TrainingSession::evaluate(const SampleSource& samples, int64_t num_samples) {
+  gather_weights();
   Executor executor(*evaluation_graph_, reference_schedule(*evaluation_graph_), *math_, *parameters_, communicators_,
                     nullptr, {.record_spans = false, .observe = nullptr});
   const int ranks = communicators_.world->size();
@@ -167,7 +181,10 @@ double TrainingSession::evaluate(const SampleSource& samples, int64_t num_sample
 }
 
 void TrainingSession::export_model(const std::string& folder) {
+  gather_weights();
   SaveOptions options;
+  // Masters of all ranks are nowhere together; where they are shared out, the weights that stages compute with go out.
+  if (shards_->sharded()) options.dtype = math_->dtype();
   Transport& experts = *communicators_.expert;
   // Rank 0 of the first replica writes; its peers bring their experts one block at a time.
   options.gather = [&](const at::Tensor& block, int64_t owner) {
@@ -185,6 +202,7 @@ nlohmann::json TrainingSession::model_json() const {
 }
 
 void TrainingSession::start_checkpoint(CheckpointWriter& writer, TrainingState state) {
+  gather_weights();
   state.optimizer_steps = training_step_->optimizer().num_steps();
   state.seed = config_.seed;
   state.seq_length = config_.seq_length;

@@ -61,6 +61,9 @@ class TrainingSession {
   const StageGraph& graph() const { return *graph_; }
   const StageMath& math() const { return *math_; }
   ParameterSet& parameters() { return *parameters_; }
+  /// Brings the weights that other ranks' optimizers have updated since the last step, where they are shared out. Each
+  /// step does so itself; to be called by all ranks before weights are looked at.
+  void gather_weights();
   const Communicators& communicators() const { return communicators_; }
   bool is_first() const { return communicators_.world->rank() == 0; }
   /// Samples consumed before an iteration, and the size of its batch.
@@ -88,9 +91,11 @@ class TrainingSession {
   Layout layout_;
   Communicators communicators_;
   SampleSource samples_;
-  bool masked_ = false;  ///< samples come with a loss mask
+  bool masked_ = false;   ///< samples come with a loss mask
+  bool gathered_ = true;  ///< values are those of the last update
   BatchRamp ramp_;
   std::unique_ptr<ParameterSet> parameters_;
+  std::unique_ptr<ParameterShards> shards_;
   std::unique_ptr<StageMath> math_;
   std::unique_ptr<StageGraph> graph_, evaluation_graph_;
   std::unique_ptr<TrainingStep> training_step_;

@@ -6,12 +6,13 @@
 
 namespace farskip {
 
-TrainingStep::TrainingStep(const ModelConfig& model, ParameterSet& parameters, const TrainConfig& config,
-                           const Layout& layout, int rank)
+TrainingStep::TrainingStep(const ModelConfig& model, ParameterSet& parameters, ParameterShards& shards,
+                           const TrainConfig& config, const Layout& layout, int rank)
     : model_(model),
       parameters_(parameters),
+      shards_(shards),
       config_(config),
-      optimizer_(parameters, config),
+      optimizer_(parameters, shards, config),
       guard_(StepGuard::Options::from(config)),
       first_replica_(rank / layout.ep == 0) {}
 
@@ -22,13 +23,15 @@ void add_router_losses(StageMathOptions& options, const TrainConfig& config, con
   options.z_loss_coeff = config.moe_z_loss_coeff;
 }
 
-// Layout of the vector: loss, auxiliary loss, z-loss, squared norm of experts' gradients, requests to save and to end,
-// then the load of each MoE layer.
+// Layout of the vector: loss, auxiliary loss, z-loss, squared norm of the gradients that no other rank counts, requests
+// to save and to end, then the load of each MoE layer.
 at::Tensor TrainingStep::local_stats(const std::vector<Microbatch>& microbatches,
                                      const std::vector<at::Tensor>& losses) {
   const auto norms = optimizer_.squared_norms();
-  replicated_squares_ = norms.replicated;
-  std::vector<double> values = {0, 0, 0, first_replica_ ? norms.experts : 0, requests_.first, requests_.second};
+  const bool shared_out = optimizer_.shards().sharded();
+  replicated_squares_ = shared_out ? 0 : norms.replicated;
+  const double own = shared_out ? norms.replicated + norms.experts : first_replica_ ? norms.experts : 0;
+  std::vector<double> values = {0, 0, 0, own, requests_.first, requests_.second};
   for (const auto& loss : losses) values[0] += loss.item<double>();
   for (const auto& microbatch : microbatches) {
     for (const auto& routing : microbatch.routing) {
@@ -52,7 +55,8 @@ void TrainingStep::optimize(const at::Tensor& sums) {
   stats_.loss = values[0];
   stats_.aux_loss = values[1];
   stats_.z_loss = values[2];
-  stats_.gradient_norm = std::sqrt(replicated_squares_ + values[3]);
+  // In fp32, where the order in which ranks and slices are added up does not show.
+  stats_.gradient_norm = static_cast<float>(std::sqrt(replicated_squares_ + values[3]));
   stats_.lr = rates_.lr;
   stats_.load.assign(model_.num_layers(), {});
   stats_.save_requests = static_cast<int>(values[4]);
@@ -63,8 +67,9 @@ void TrainingStep::optimize(const at::Tensor& sums) {
     for (int64_t e = 0; e < model_.num_experts; ++e) stats_.load[layer].push_back(std::llround(*load++));
   }
   stats_.verdict = guard_.judge(stats_.loss, stats_.gradient_norm);
+  if (stats_.verdict == Verdict::apply) optimizer_.step(rates_, stats_.gradient_norm);
+  shards_.release_gradients();
   if (stats_.verdict != Verdict::apply) return;
-  optimizer_.step(rates_, stats_.gradient_norm);
   if (model_.router.correction_bias) update_router_bias();
 }
 

@@ -25,8 +25,8 @@ void add_router_losses(StageMathOptions& options, const TrainConfig& config, con
 
 class TrainingStep : public StepHooks {
  public:
-  TrainingStep(const ModelConfig& model, ParameterSet& parameters, const TrainConfig& config, const Layout& layout,
-               int rank);
+  TrainingStep(const ModelConfig& model, ParameterSet& parameters, ParameterShards& shards, const TrainConfig& config,
+               const Layout& layout, int rank);
 
   /// The step that the executor runs next; sets its learning rate and weight decay.
   void begin(const BatchPosition& position) { rates_ = config_.rates(position); }
@@ -40,17 +40,19 @@ class TrainingStep : public StepHooks {
 
   at::Tensor local_stats(const std::vector<Microbatch>& microbatches, const std::vector<at::Tensor>& losses) override;
   void optimize(const at::Tensor& stats) override;
+  ParameterShards& shards() override { return shards_; }
 
  private:
   void update_router_bias();
 
   const ModelConfig model_;
   ParameterSet& parameters_;
+  ParameterShards& shards_;
   const TrainConfig config_;
   AdamW optimizer_;
   StepGuard guard_;
-  bool first_replica_;  ///< counts its experts' gradients in the norm
-  double replicated_squares_ = 0;
+  bool first_replica_;             ///< counts its experts' gradients in the norm
+  double replicated_squares_ = 0;  ///< where every rank has all of them
   std::pair<double, double> requests_;
   StepRates rates_;
   StepStats stats_;

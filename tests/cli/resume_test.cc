@@ -136,6 +136,37 @@ TEST_F(Resume, AnyNumberOfRanksTakesTheCheckpoint) {
   EXPECT_EQ(without.size(), 64u) << "a new run";
 }
 
+TEST_F(Resume, OptimizersThatAreSharedOutGoOnAnywhere) {
+  for (const std::string dtype : {"fp32", "bf16"}) {
+    SCOPED_TRACE(dtype);
+    const std::string shared = fmt::format("dtype={} use_distributed_optimizer=true", dtype);
+    const std::string name = "shared_" + dtype;
+    complete(name, shared + " export=" + folder / (name + "_model"));
+    const auto expected = tensors(iteration(name, 60));
+
+    // A run that is killed and goes on; its weights are those of a run whose optimizers are whole.
+    interrupted(name + "_killed", SIGKILL, shared)->wait(10);
+    complete(name + "_killed", "auto_resume=true " + shared);
+    EXPECT_EQ(tensors(iteration(name + "_killed", 60)), expected);
+
+    // At another number of ranks and with whole optimizers, from either kind of checkpoint.
+    complete("whole_" + dtype, "dtype=" + dtype);
+    std::vector<std::vector<double>> next;
+    for (const std::string from : {name, "whole_" + dtype}) {
+      for (const std::string to : {"layout=ep=2 --nproc 2", "layout=ep=2 use_distributed_optimizer=true --nproc 2"}) {
+        next.push_back(losses(trained(fmt::format("train_iters=64 dtype={} load={} {}", dtype, folder / from, to))));
+        EXPECT_EQ(next.back(), next.front()) << from << " " << to;
+      }
+      const auto elsewhere =
+          losses(trained(fmt::format("train_iters=64 dtype={} load={} layout=ep=2,dp=2 use_distributed_optimizer=true "
+                                     "micro_batch_size=1 --nproc 4",
+                                     dtype, folder / from)));
+      ASSERT_EQ(elsewhere.size(), 4u);
+      for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(elsewhere[i], next.front()[i], dtype == "fp32" ? 1e-4 : 2e-2);
+    }
+  }
+}
+
 TEST_F(Resume, DamageIsFoundAndTheCheckpointBeforeTaken) {
   complete("run", "keep_checkpoints=3");
   const auto expected = tensors(iteration("run", 60));

@@ -83,11 +83,11 @@ TEST(Failure, OfAStageEndsTheOtherRanks) {
       TrainingSession session = make_session(trial, world);
       auto batches = session.batches(0);
       if (world.rank() == 1) batches[1].tokens.fill_(1000);
+      ParameterShards shards(session.parameters(), session.layout(), world.rank(), /*sharded=*/false);
+      TrainingStep hooks(session.model().config, session.parameters(), shards, session.config(), session.layout(),
+                         world.rank());
       Executor executor(session.graph(), random_schedule(session.graph(), 3), session.math(), session.parameters(),
-                        session.communicators(),
-                        std::make_unique<TrainingStep>(session.model().config, session.parameters(), session.config(),
-                                                       session.layout(), world.rank())
-                            .get());
+                        session.communicators(), &hooks);
       try {
         executor.run(batches);
       } catch (const Error&) {

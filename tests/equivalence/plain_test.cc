@@ -38,7 +38,8 @@ TEST_P(Plain, AutogradLeavesTheWeightsOfTheStagedExecution) {
   const Trial& trial = GetParam();
   on_ranks(trial, [&](World& world) {
     TrainingSession plain = make_session(trial, world), staged = make_session(trial, world);
-    AdamW optimizer(plain.parameters(), plain.config());
+    ParameterShards shards(plain.parameters(), plain.layout(), 0, /*sharded=*/false);
+    AdamW optimizer(plain.parameters(), shards, plain.config());
     for (int step = 0; step < trial.num_steps; ++step) {
       const double loss = plain_step(plain, optimizer, step);
       staged.step(step, random_schedule(staged.graph(), step));

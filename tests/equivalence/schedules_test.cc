@@ -5,6 +5,7 @@
 
 #include <set>
 
+#include "layer/training_graph.h"
 #include "tests/equivalence/trial.h"
 
 namespace farskip::test {
@@ -37,6 +38,17 @@ std::vector<Trial> matrix() {
     add({.layout = layout, .num_microbatches = 1, .bf16 = true, .gloo = true, .num_random = 5});
   }
   add({.connectivity = "standard", .gloo = true, .num_random = 5});
+  for (const Layout& layout : {two, Layout{.dp = 2}, square}) {
+    add({.layout = layout, .sharded = true});
+    add({.layout = layout, .num_microbatches = 1, .bf16 = true, .sharded = true, .num_random = 10});
+    add({.layout = layout, .recompute = "full", .num_random = 10});
+  }
+  for (const char* recompute : {"full", "full 2", "core_attn"}) {
+    add({.connectivity = "standard", .recompute = recompute, .num_random = 10});
+    add({.model = "v2", .bf16 = true, .sharded = true, .recompute = recompute, .num_random = 10});
+    add({.model = "qwen3", .num_microbatches = 1, .recompute = recompute});
+  }
+  add({.model = "instella", .layout = two, .gloo = true, .sharded = true, .recompute = "full", .num_random = 5});
   for (const Skew skew : {Skew::crowded, Skew::idle, Skew::leave}) {
     add({.skew = skew});
     add({.layout = four, .num_microbatches = 1, .bf16 = true, .skew = skew, .num_random = 10});
@@ -87,8 +99,7 @@ TEST_P(Schedules, LeaveTheBitsOfTheReference) {
 
   // The orders are worth comparing: distinct, and different in what crosses ranks.
   const TrainingModel model = TrainingModel::load(trial.config());
-  const GraphOptions options{Phase::train, trial.layout, trial.num_microbatches, Scope::step};
-  const StageGraph graph = build_graph(model.config, model.connectivity, options);
+  const StageGraph graph = build_graph(model.config, model.connectivity, training_graph(trial.config(), model.config));
   const auto reference = collective_order(graph, reference_schedule(graph));
   std::set<uint64_t> hashes;
   int reordered = 0;
@@ -124,6 +135,55 @@ TEST(Executor, IsReusedAndExchangedBetweenSteps) {
     append_weights(alternating[world.rank()], b.parameters());
   });
   EXPECT_EQ(always, alternating);
+}
+
+/// The weights that a trial ends with, and its losses; not its gradients, which ranks keep parts of.
+std::vector<Bits> results_of(const Trial& trial, const std::string& order) {
+  std::vector<Bits> ranks = run_order(trial, named_order(order)).ranks;
+  for (Bits& bits : ranks)
+    std::erase_if(bits, [](const auto& bit) { return bit.first.find(".grad.") != bit.first.npos; });
+  return ranks;
+}
+
+/// Named values of two runs that differ, of the values whose name starts with `prefix`.
+int num_different(const std::vector<Bits>& a, const std::vector<Bits>& b, const std::string& prefix) {
+  int count = 0;
+  for (size_t rank = 0; rank < a.size(); ++rank) {
+    for (size_t i = 0; i < a[rank].size(); ++i)
+      count += a[rank][i].first.rfind(prefix, 0) == 0 && a[rank][i] != b[rank][i];
+  }
+  return count;
+}
+
+TEST(SharedOut, OptimizersLeaveTheBitsOfWholeOnes) {
+  for (const bool bf16 : {false, true}) {
+    for (const Layout& layout : {Layout{.ep = 2}, Layout{.dp = 2}, Layout{.ep = 2, .dp = 2}, Layout{.ep = 4}}) {
+      const Trial whole{.layout = layout, .bf16 = bf16, .num_steps = 3};
+      Trial shared = whole;
+      shared.sharded = true;
+      const auto a = results_of(whole, "reference"), b = results_of(shared, "search");
+      ASSERT_GT(a.front().size(), 50u);
+      EXPECT_EQ(num_different(a, b, "step"), 0) << layout.to_string();   // losses and norms
+      EXPECT_EQ(num_different(a, b, "value"), 0) << layout.to_string();  // what stages compute with
+      EXPECT_EQ(num_different(a, b, "bias"), 0) << layout.to_string();
+    }
+  }
+}
+
+TEST(Recomputation, LeavesTheBitsOfWhatIsKept) {
+  for (const char* model : {"moonlight", "instella", "v2", "qwen3"}) {
+    for (const bool bf16 : {false, true}) {
+      const Trial kept{.model = model, .bf16 = bf16};
+      const Outcome expected = run_order(kept, reference_order());
+      for (const char* recompute : {"full", "full 1", "core_attn"}) {
+        Trial again = kept;
+        again.recompute = recompute;
+        const Outcome outcome = run_order(again, named_order("search"));
+        EXPECT_EQ(first_difference(expected, outcome), "nothing") << model << " " << recompute;
+        EXPECT_EQ(expected.load, outcome.load);
+      }
+    }
+  }
 }
 
 TEST(Transports, LeaveTheSameBits) {

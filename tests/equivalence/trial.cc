@@ -102,6 +102,8 @@ std::string Trial::name() const {
                                  bf16 ? "bf16" : "fp32", gloo ? "_gloo" : "");
   constexpr const char* skews[] = {"", "_crowded", "_idle", "_leave"};
   text += skews[static_cast<size_t>(skew)];
+  if (sharded) text += "_sharded";
+  if (!recompute.empty()) text += "_recompute_" + recompute;
   for (char& c : text) {
     if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
   }
@@ -118,6 +120,14 @@ TrainConfig Trial::config() const {
   config.global_batch_size = static_cast<int64_t>(num_microbatches) * layout.world();
   config.lr = 1e-2;
   config.layout = layout.to_string();
+  config.use_distributed_optimizer = sharded;
+  if (recompute.rfind("full", 0) == 0) {
+    config.recompute_granularity = RecomputeGranularity::full;
+    config.recompute_num_layers = recompute == "full" ? 0 : std::stoi(recompute.substr(5));
+  } else if (!recompute.empty()) {
+    config.recompute_granularity = RecomputeGranularity::selective;
+    config.recompute_modules = recompute;
+  }
   config.expert_model_parallel_size = layout.ep;
   config.data_parallel = layout.dp;
   config.resolve(layout.world());
@@ -184,7 +194,7 @@ void append_step(Bits& bits, int step, const StepResult& result, TrainingSession
 
 void append_weights(Bits& bits, ParameterSet& parameters) {
   for (const ParameterInfo& info : parameters.table().parameters()) {
-    bits.emplace_back("weight." + info.name, hash_of(parameters.main(info.id)));
+    bits.emplace_back("weight." + info.name, hash_of(parameters.stored(info.id)));
     bits.emplace_back("value." + info.name, hash_of(parameters.value(info.id)));
   }
   for (size_t i = 0; i < parameters.table().buffers().size(); ++i) {
@@ -198,20 +208,26 @@ namespace {
 Bits train(const Trial& trial, World& world, const Order& order, const ExecutorOptions* options, Outcome& outcome) {
   TrainingSession session = make_session(trial, world);
   const Schedule schedule = order(session.graph(), session.model().config);
-  TrainingStep hooks(session.model().config, session.parameters(), session.config(), session.layout(), world.rank());
+  std::optional<ParameterShards> shards;  // for executors of one's own
+  std::optional<TrainingStep> hooks;
+  if (options != nullptr) {
+    shards.emplace(session.parameters(), session.layout(), world.rank(), /*sharded=*/false);
+    hooks.emplace(session.model().config, session.parameters(), *shards, session.config(), session.layout(),
+                  world.rank());
+  }
   Bits bits;
   for (int step = 0; step < trial.num_steps; ++step) {
     StepResult result;
     if (options == nullptr) {
       result = session.step(step, schedule);
     } else {
-      hooks.begin(session.position(step));
+      hooks->begin(session.position(step));
       Executor executor(session.graph(), schedule, session.math(), session.parameters(), session.communicators(),
-                        &hooks, *options);
+                        &*hooks, *options);
       result = executor.run(session.batches(step));
     }
     append_step(bits, step, result, session);
-    const StepStats& stats = options == nullptr ? session.stats() : hooks.stats();
+    const StepStats& stats = options == nullptr ? session.stats() : hooks->stats();
     bits.emplace_back(fmt::format("step{}.loss", step), fnv(&stats.loss, sizeof stats.loss));
     bits.emplace_back(fmt::format("step{}.norm", step), fnv(&stats.gradient_norm, sizeof stats.gradient_norm));
     if (world.rank() == 0) {
@@ -219,6 +235,7 @@ Bits train(const Trial& trial, World& world, const Order& order, const ExecutorO
       outcome.load = stats.load;
     }
   }
+  session.gather_weights();
   append_weights(bits, session.parameters());
   return bits;
 }

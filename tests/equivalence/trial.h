@@ -29,6 +29,8 @@ struct Trial {
   int num_microbatches = 2;
   bool bf16 = false;
   bool gloo = false;
+  bool sharded = false;        ///< masters and optimizer state shared out
+  std::string recompute = {};  ///< "full", "full 2" (layers), or modules; empty: nothing
   Skew skew = Skew::none;
   int num_steps = 2;
   int num_random = 20;  ///< random orders that the matrix runs

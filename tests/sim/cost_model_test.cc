@@ -38,11 +38,9 @@ TEST(CostModel, BytesOfCollectives) {
 
 TEST(CostModel, TimeOfCollectives) {
   // 3/4 of 1 MB at 1 GB/s, behind 10 us; an all-reduce moves it twice.
-  EXPECT_DOUBLE_EQ(collective_us(Stage::dispatch, 1e6, 4, 1e9, 10), 10 + 750);
-  EXPECT_DOUBLE_EQ(collective_us(Stage::gather, 1e6, 4, 1e9, 10), 10 + 750);
-  EXPECT_DOUBLE_EQ(collective_us(Stage::reduce_attn, 1e6, 4, 1e9, 10), 10 + 1500);
-  EXPECT_DOUBLE_EQ(collective_us(Stage::grad_reduce, 1e6, 4, 1e9, 10), 10 + 1500);
-  EXPECT_DOUBLE_EQ(collective_us(Stage::dispatch, 1e6, 1, 1e9, 10), 0);  // alone
+  EXPECT_DOUBLE_EQ(collective_us(false, 1e6, 4, 1e9, 10), 10 + 750);
+  EXPECT_DOUBLE_EQ(collective_us(true, 1e6, 4, 1e9, 10), 10 + 1500);
+  EXPECT_DOUBLE_EQ(collective_us(false, 1e6, 1, 1e9, 10), 0);  // alone
 }
 
 /// A machine whose only limit is matrix products, 1 FLOP a microsecond.

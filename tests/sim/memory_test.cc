@@ -16,6 +16,9 @@ struct Case {
   ModelConfig model = load_model_config("small-moonlight");
   int ep = 1;
   int num_microbatches = 1;
+  int dp = 1;
+  bool sharded = false;
+  Recompute recompute = {};
   Workload load;
 
   Case() {
@@ -25,8 +28,9 @@ struct Case {
   MemoryPlan plan(const std::string& order = "paper") const {
     Layout layout;
     layout.ep = ep;
+    layout.dp = dp;
     const StageGraph graph = build_graph(model, Connectivity::farskip(model.num_layers()),
-                                         {Phase::train, layout, num_microbatches, Scope::step});
+                                         {Phase::train, layout, num_microbatches, Scope::step, sharded, recompute});
     return plan_memory(graph, order == "paper" ? paper_schedule(graph) : reference_schedule(graph), model, load);
   }
 };
@@ -62,6 +66,33 @@ TEST(MemoryPlan, ExpertRanksDivideTheExperts) {
     experts += static_cast<double>(one.model.num_experts * 3 * one.model.hidden_size * one.model.moe_intermediate_size);
   }
   EXPECT_NEAR(one.plan().weights - four.plan().weights, 4 * experts * 3 / 4, 1);
+}
+
+TEST(MemoryPlan, ReplicasShareOptimizerState) {
+  Case whole, shared;
+  whole.ep = shared.ep = 2;
+  whole.dp = shared.dp = 4;
+  whole.load.bytes_per_value = shared.load.bytes_per_value = 2;
+  shared.sharded = true;
+  const MemoryPlan a = whole.plan(), b = shared.plan();
+  EXPECT_EQ(a.weights, b.weights);
+  EXPECT_EQ(a.gradients, b.gradients) << "of all microbatches, until they are reduced";
+  // A rank's experts are shared by 4 ranks, everything else by 8.
+  EXPECT_LT(b.moments, a.moments / 4);
+  EXPECT_GT(b.moments, a.moments / 8);
+  EXPECT_LT(b.masters, a.masters / 4);
+  EXPECT_GT(b.masters, a.masters / 8);
+}
+
+TEST(MemoryPlan, RecomputationKeepsLess) {
+  Case kept, core, half, all;
+  core.recompute.core_attn = true;
+  half.recompute.num_layers = static_cast<int>(half.model.num_layers()) / 2;
+  all.recompute.num_layers = static_cast<int>(all.model.num_layers());
+  const double everything = kept.plan().activations;
+  EXPECT_LT(core.plan().activations, 0.99 * everything);
+  EXPECT_LT(half.plan().activations, 0.7 * everything);
+  EXPECT_LT(all.plan().activations, 0.4 * everything);
 }
 
 TEST(MemoryPlan, ActivationsGrowWithTokensNotWithMicrobatches) {

@@ -155,7 +155,8 @@ class SkippedStep : public ::testing::Test {
 };
 
 TEST_F(SkippedStep, ChangesNoWeightAndNoRouterBias) {
-  TrainingStep step(model_, *parameters_, TrainConfig(), Layout{}, 0);
+  ParameterShards shards(*parameters_, Layout{}, 0, false);
+  TrainingStep step(model_, *parameters_, shards, TrainConfig(), Layout{}, 0);
   run(step, nan);
   EXPECT_EQ(step.stats().verdict, Verdict::skip);
   EXPECT_FALSE(changed());

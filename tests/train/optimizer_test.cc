@@ -53,7 +53,8 @@ class AdamWTest : public ::testing::Test {
   double difference(const TrainConfig& config) {
     const auto parameters = fresh_parameters(testing::small_config());
     const ParameterTable& table = parameters->table();
-    AdamW optimizer(*parameters, config);
+    ParameterShards shards(*parameters, Layout{}, 0, false);
+    AdamW optimizer(*parameters, shards, config);
     ReferenceAdamW reference;
     for (const auto& info : table.parameters())
       reference.weight[info.id] = parameters->main(info.id).to(at::kDouble).clone();
@@ -108,7 +109,8 @@ TEST_F(AdamWTest, DecaysMatricesAlone) {
   const auto parameters = fresh_parameters(testing::small_config());
   TrainConfig config;
   config.weight_decay = 0.5;
-  AdamW optimizer(*parameters, config);
+  ParameterShards shards(*parameters, Layout{}, 0, false);
+  AdamW optimizer(*parameters, shards, config);
   std::vector<at::Tensor> before;
   for (int id = 0; id < parameters->size(); ++id) {
     before.push_back(parameters->main(id).clone());
@@ -141,7 +143,8 @@ TEST(WeightDecay, ExcludesBiasesAndVectorsAlone) {
 TEST_F(AdamWTest, EmbeddingAndHeadHaveTheirOwnRate) {
   const auto parameters = fresh_parameters(testing::small_config());
   TrainConfig config;
-  AdamW optimizer(*parameters, config);
+  ParameterShards shards(*parameters, Layout{}, 0, false);
+  AdamW optimizer(*parameters, shards, config);
   std::vector<at::Tensor> before;
   for (int id = 0; id < parameters->size(); ++id) {
     before.push_back(parameters->main(id).clone());
@@ -159,10 +162,12 @@ TEST(RouterBias, RisesForIdleExpertsAndFallsForCrowdedOnes) {
   const auto parameters = fresh_parameters(model);
   TrainConfig config;
   config.moe_router_bias_update_rate = 0.25;
-  TrainingStep step(model, *parameters, config, Layout{}, 0);
+  ParameterShards shards(*parameters, Layout{}, 0, false);
+  TrainingStep step(model, *parameters, shards, config, Layout{}, 0);
   step.begin({0, config.global_batch_size});
   for (int id = 0; id < parameters->size(); ++id) parameters->main_grad(id).zero_();
-  // Loss, auxiliary loss, z-loss, squared norm of experts, requests to save and to end, then the loads of the two MoE layers: means 10 and 5.
+  // Loss, auxiliary loss, z-loss, squared norm of experts, requests to save and to end, then the loads of the two MoE
+  // layers: means 10 and 5.
   step.local_stats({}, {});
   step.optimize(at::tensor({2.5, 0.5, 0.125, 0.0, 0.0, 0.0, 25.0, 5.0, 10.0, 0.0, 5.0, 5.0, 5.0, 5.0}, at::kDouble));
   EXPECT_DOUBLE_EQ(step.stats().loss, 2.5);

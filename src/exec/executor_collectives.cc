@@ -1,0 +1,137 @@
+// Collectives of a step: what they carry, where it goes, and the spans they leave in the timeline.
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "exec/executor_run.h"
+#include "sim/simulate.h"
+#include "transport/clock.h"
+
+namespace farskip {
+namespace {
+
+BucketId bucket_of(const Node& node) {
+  return {node.layer, node.stage == Stage::grad_reduce_experts || node.stage == Stage::param_gather_experts};
+}
+
+}  // namespace
+
+void Executor::Run::launch(NodeId id) {
+  at::NoGradGuard no_grad;
+  const Node& node = graph.node(id);
+  Transport& transport = e.communicators_.of(node.group);
+  const std::string& name = e.names_[id];
+  switch (node.stage) {
+    case Stage::counts: {
+      const auto& counts = state(node).routing[node.layer].plan.send_counts;
+      const std::vector<int64_t> one_each(transport.size(), 1);
+      in_flight[id] = transport.all_to_all(counts, one_each, one_each, name);
+      break;
+    }
+    case Stage::dispatch:
+    case Stage::combine: {
+      const auto& plan = state(node).routing[node.layer].plan;
+      const bool backward = node.pass == Pass::backward;
+      const bool outward = (node.stage == Stage::dispatch) != backward;
+      const at::Tensor rows = (backward ? fan_in(node.output_grads[0]) : values[node.reads[0]]).contiguous();
+      in_flight[id] = transport.all_to_all(rows, outward ? plan.send_rows : plan.recv_rows,
+                                           outward ? plan.recv_rows : plan.send_rows, name);
+      break;
+    }
+    case Stage::grad_reduce:
+    case Stage::grad_reduce_experts: {
+      if (graph.options().shard_optimizer) {
+        in_flight[id] = transport.reduce_scatter(e.hooks_->shards().pack_gradients(bucket_of(node)), name);
+        break;
+      }
+      std::vector<at::Tensor> flat;
+      for (int p : parameters_of(e.parameters_.table(), bucket_of(node)))
+        flat.push_back(e.parameters_.main_grad(p).flatten());
+      in_flight[id] = transport.all_reduce(at::cat(flat), name);
+      break;
+    }
+    case Stage::param_gather:
+    case Stage::param_gather_experts: {
+      in_flight[id] = transport.all_gather(e.hooks_->shards().pack_values(bucket_of(node)), name);
+      break;
+    }
+    case Stage::stats:
+      in_flight[id] = transport.all_reduce(e.hooks_->local_stats(result.microbatches, result.losses), name);
+      break;
+    default:
+      fail("{} is not executed yet; execution covers the all-to-all layout", name);
+  }
+  release_reads(node);
+}
+
+void Executor::Run::await(NodeId id) {
+  at::NoGradGuard no_grad;
+  const Node& node = graph.node(id);
+  CollectiveReport report;
+  const auto found = in_flight.find(id);
+  Pending pending = std::move(found->second);
+  in_flight.erase(found);
+  at::Tensor received = pending.await(&report);
+  switch (node.stage) {
+    case Stage::counts:
+      nn::complete_route_plan(state(node).routing[node.layer].plan, received);
+      break;
+    case Stage::dispatch:
+    case Stage::combine:
+      write(node.pass == Pass::backward ? node.input_grads[0] : node.writes[0], std::move(received));
+      break;
+    case Stage::grad_reduce:
+    case Stage::grad_reduce_experts: {
+      if (graph.options().shard_optimizer) {
+        e.hooks_->shards().take_gradients(bucket_of(node), received);
+        break;
+      }
+      int64_t offset = 0;
+      for (int p : parameters_of(e.parameters_.table(), bucket_of(node))) {
+        at::Tensor& gradient = e.parameters_.main_grad(p);
+        gradient.copy_(received.narrow(0, offset, gradient.numel()).view_as(gradient));
+        offset += gradient.numel();
+      }
+      break;
+    }
+    case Stage::param_gather:
+    case Stage::param_gather_experts:
+      e.hooks_->shards().take_values(bucket_of(node), received);
+      break;
+    default:
+      stats = received;
+      break;
+  }
+  awaited.push_back({id, now_us()});
+  result.reports.push_back(std::move(report));
+}
+
+/// The spans of a collective, when the step is over: only then does a device know its times.
+void Executor::Run::record_collective(NodeId id, CollectiveReport& report, double finished_us) {
+  settle(report);
+  // A collective begins when its last rank has launched it; waiting before that is imbalance between ranks.
+  record(id, SpanKind::collective, report.started_us, std::max(report.started_us, report.completed_us));
+  const double waited_until = report.awaited_us + report.waited_us;
+  const double wait_begin = std::clamp(report.started_us, report.awaited_us, waited_until);
+  if (wait_begin > report.awaited_us) record(id, SpanKind::skew, report.awaited_us, wait_begin);
+  if (waited_until > wait_begin) record(id, SpanKind::wait, wait_begin, waited_until);
+  // Copies and sums of this rank's own.
+  if (finished_us > waited_until) record(id, SpanKind::compute, waited_until, finished_us);
+}
+
+/// Spans are made when the step is over: their texts would cost time inside it.
+void Executor::Run::finish_timeline() {
+  result.timeline.title = e.schedule_.name;
+  for (size_t i = 0; i < awaited.size(); ++i) record_collective(awaited[i].first, result.reports[i], awaited[i].second);
+  std::stable_sort(events.begin(), events.end(), [](const Event& a, const Event& b) { return a.begin < b.begin; });
+  for (const auto& [id, kind, begin, end] : events) {
+    const Node& node = graph.node(id);
+    result.timeline.spans.push_back(
+        {e.communicators_.world->rank(), kind == SpanKind::collective ? lane_name(node) : "compute", e.names_[id],
+         std::string(to_string(node.stage)), std::string(to_string(node.pass)), kind, begin, end});
+  }
+}
+
+}  // namespace farskip

@@ -1,0 +1,39 @@
+#include "layer/training_graph.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include "base/error.h"
+
+namespace farskip {
+namespace {
+
+Recompute recompute_of(const TrainConfig& config, const ModelConfig& model) {
+  Recompute recompute;
+  if (config.recompute_granularity == RecomputeGranularity::full) {
+    const int64_t layers = model.num_layers();
+    const int64_t asked = config.recompute_num_layers == 0 ? layers : config.recompute_num_layers;
+    recompute.num_layers = static_cast<int>(std::min(asked, layers));
+  } else if (config.recompute_granularity == RecomputeGranularity::selective) {
+    std::istringstream modules(config.recompute_modules);
+    for (std::string module; modules >> module;) {
+      bool* chosen = module == "core_attn" ? &recompute.core_attn : nullptr;
+      if (chosen == nullptr) fail("recompute_modules: '{}' is unknown; expected core_attn", module);
+      *chosen = true;
+    }
+  }
+  return recompute;
+}
+
+}  // namespace
+
+GraphOptions training_graph(const TrainConfig& config, const ModelConfig& model) {
+  GraphOptions options;
+  options.layout = Layout::parse(config.layout);
+  options.num_microbatches = static_cast<int>(config.num_microbatches());
+  options.shard_optimizer = config.use_distributed_optimizer;
+  options.recompute = recompute_of(config, model);
+  return options;
+}
+
+}  // namespace farskip

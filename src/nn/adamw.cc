@@ -1,0 +1,48 @@
+#include "nn/adamw.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <cmath>
+
+#include "base/error.h"
+
+#pragma GCC optimize("no-math-errno")  // else no square root is vectorised
+
+namespace farskip::nn {
+
+void adamw_(const at::Tensor& main, const at::Tensor& gradient, const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
+            const AdamWStep& o) {
+  const int64_t n = main.numel();
+  for (const at::Tensor& t : {main, gradient, exp_avg, exp_avg_sq})
+    FARSKIP_CHECK(t.numel() == n && t.is_contiguous() && t.scalar_type() == at::kFloat, "AdamW takes fp32 runs");
+  if (!main.is_cpu()) {
+    const at::Tensor divided = o.gradient_divisor == 1 ? gradient : gradient / o.gradient_divisor;
+    const at::Tensor step = at::full({}, static_cast<double>(o.step), main.options());
+    at::_fused_adamw_({main}, {divided}, {exp_avg}, {exp_avg_sq}, {}, {step}, o.lr, o.beta1, o.beta2, o.weight_decay,
+                      o.eps, /*amsgrad=*/false, /*maximize=*/false);
+    return;
+  }
+  const auto steps = static_cast<double>(o.step);
+  const float decay = static_cast<float>(1 - o.lr * o.weight_decay), divisor = static_cast<float>(o.gradient_divisor);
+  const float step_size = static_cast<float>(o.lr / (1 - std::pow(o.beta1, steps)));
+  const float root_correction = static_cast<float>(std::sqrt(1 - std::pow(o.beta2, steps)));
+  const float rate1 = static_cast<float>(1 - o.beta1), rate2 = static_cast<float>(1 - o.beta2);
+  const float beta2 = static_cast<float>(o.beta2), eps = static_cast<float>(o.eps);
+  auto* p = main.data_ptr<float>();
+  const auto* grad = gradient.const_data_ptr<float>();
+  auto* first = exp_avg.data_ptr<float>();
+  auto* second = exp_avg_sq.data_ptr<float>();
+  at::parallel_for(0, n, /*grain_size=*/16384, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float g = grad[i] / divisor;
+      const float m = first[i] + rate1 * (g - first[i]);
+      const float v = beta2 * second[i] + rate2 * (g * g);
+      first[i] = m;
+      second[i] = v;
+      p[i] = p[i] * decay - step_size * m / (__builtin_sqrtf(v) / root_correction + eps);
+    }
+  });
+}
+
+}  // namespace farskip::nn
