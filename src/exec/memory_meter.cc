@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <map>
+#include <mutex>
 
 namespace farskip {
 
@@ -13,6 +14,7 @@ namespace farskip {
 struct MemoryMeter::Counter : c10::MemoryReportingInfoBase {
   void reportMemoryUsage(void* ptr, int64_t size, size_t /*total*/, size_t /*reserved*/, c10::Device device) override {
     if (!device.is_cpu()) return;
+    const std::lock_guard lock(mutex);
     if (size > 0) {
       sizes[ptr] = size;
       live += size;
@@ -24,6 +26,7 @@ struct MemoryMeter::Counter : c10::MemoryReportingInfoBase {
   }
   bool memoryProfilingEnabled() const override { return true; }
 
+  std::mutex mutex;
   std::map<void*, int64_t> sizes;
   int64_t live = 0, peak = 0;
 };
@@ -35,6 +38,8 @@ struct MemoryMeter::Installed {
 };
 
 MemoryMeter::MemoryMeter() : counter_(std::make_shared<Counter>()), installed_(std::make_unique<Installed>(counter_)) {}
+MemoryMeter::MemoryMeter(const MemoryMeter* joined)
+    : counter_(joined->counter_), installed_(std::make_unique<Installed>(counter_)) {}
 MemoryMeter::~MemoryMeter() = default;
 
 int64_t MemoryMeter::live_bytes() const { return counter_->live; }

@@ -7,10 +7,13 @@
 namespace farskip {
 
 /// Counts the bytes of CPU tensors that this thread (and its backward passes) allocates and frees between construction
-/// and destruction. What other threads do with them is not seen. Meters of one thread do not nest.
+/// and destruction. What other threads do with them is not seen, unless they join. Meters of one thread do not nest.
 class MemoryMeter {
  public:
   MemoryMeter();
+  /// What this thread does is counted with what the other meter's thread does: ranks that are threads free each
+  /// other's tensors.
+  explicit MemoryMeter(const MemoryMeter* joined);
   ~MemoryMeter();
   MemoryMeter(const MemoryMeter&) = delete;
   MemoryMeter& operator=(const MemoryMeter&) = delete;

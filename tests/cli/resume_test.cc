@@ -152,8 +152,8 @@ TEST_F(Resume, OptimizersThatAreSharedOutGoOnAnywhere) {
     // At another number of ranks and with whole optimizers, from either kind of checkpoint.
     complete("whole_" + dtype, "dtype=" + dtype);
     std::vector<std::vector<double>> next;
-    for (const std::string from : {name, "whole_" + dtype}) {
-      for (const std::string to : {"layout=ep=2 --nproc 2", "layout=ep=2 use_distributed_optimizer=true --nproc 2"}) {
+    for (const std::string& from : {name, "whole_" + dtype}) {
+      for (const char* to : {"layout=ep=2 --nproc 2", "layout=ep=2 use_distributed_optimizer=true --nproc 2"}) {
         next.push_back(losses(trained(fmt::format("train_iters=64 dtype={} load={} {}", dtype, folder / from, to))));
         EXPECT_EQ(next.back(), next.front()) << from << " " << to;
       }
