@@ -103,6 +103,7 @@ void Executor::Run::run_view_backward(NodeId id) {
   };
   for (size_t i = 0; i < forward.writes.size(); ++i) grads[forward.writes[i]] = fan_in(node.output_grads[i]);
   if (forward.stage == Stage::view_ff) {
+    state(node).again.erase(node.layer);
     add(forward.view, segments[graph.saved_by(node)]->backward({grads[forward.writes.back()]})[0]);
   }
   for (auto sum = forward.sums.rbegin(); sum != forward.sums.rend(); ++sum) {

@@ -70,6 +70,9 @@ enum class Scope {
 struct Recompute {
   int num_layers = 0;      ///< the first so many layers keep what enters them, their sums and their routes
   bool core_attn = false;  ///< the other layers recompute their core attention
+  // Within a stage, for gradients of weights:
+  bool layernorm = false;  ///< all layers recompute the norms before products
+  bool moe_act = false;    ///< and the activations of routed and shared experts
   bool operator==(const Recompute&) const = default;
 };
 

@@ -17,8 +17,12 @@ Recompute recompute_of(const TrainConfig& config, const ModelConfig& model) {
   } else if (config.recompute_granularity == RecomputeGranularity::selective) {
     std::istringstream modules(config.recompute_modules);
     for (std::string module; modules >> module;) {
-      bool* chosen = module == "core_attn" ? &recompute.core_attn : nullptr;
-      if (chosen == nullptr) fail("recompute_modules: '{}' is unknown; expected core_attn", module);
+      bool* chosen = module == "core_attn"   ? &recompute.core_attn
+                     : module == "layernorm" ? &recompute.layernorm
+                     : module == "moe_act"   ? &recompute.moe_act
+                                             : nullptr;
+      if (chosen == nullptr)
+        fail("recompute_modules: '{}' is unknown; expected core_attn, layernorm or moe_act", module);
       *chosen = true;
     }
   }

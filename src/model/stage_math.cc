@@ -20,11 +20,12 @@ StageMath::StageMath(const ModelConfig& config, nn::ModelWeights weights, int64_
                               weights_.embed_tokens.value.device())),
       options_(options) {}
 
-std::vector<at::Tensor> StageMath::route(const Node& node, const at::Tensor& u_BSD, Microbatch& state,
+std::vector<at::Tensor> StageMath::route(const Node& node, const nn::Input& u, Microbatch& state,
                                          nn::WeightGradQueue* queue) const {
   const auto& moe = weights_.layers[node.layer].moe;
-  const at::Tensor u_TD = u_BSD.reshape({-1, u_BSD.size(-1)});
-  const auto routing = nn::route(u_TD, moe.router, moe.correction_bias, config_.router, config_.top_k, queue);
+  const at::Tensor& u_BSD = u.value;
+  const auto routing = nn::route({u_BSD.reshape({-1, u_BSD.size(-1)}), u.again}, moe.router, moe.correction_bias,
+                                 config_.router, config_.top_k, queue);
   LayerRouting& record = state.routing[node.layer];
   record.plan = nn::make_route_plan(routing.ids, config_.num_experts, options_.expert_ranks);
   record.load = record.plan.send_counts.flatten();
@@ -49,13 +50,15 @@ std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<a
   const bool in_layer = node.layer >= 0 && node.layer < config_.num_layers();
   static const nn::LayerWeights no_layer;
   const nn::LayerWeights& layer = in_layer ? weights_.layers[node.layer] : no_layer;
+  const bool again = queue != nullptr && options_.recompute_norms;
+  auto feed_forward_input = [&] { return nn::Input(in[0], again ? state.again.at(node.layer) : nullptr); };
   switch (node.stage) {
     case Stage::embed:
       return {nn::embedding(state.batch.tokens, weights_.embed_tokens, queue)};
     case Stage::qkv: {
-      const at::Tensor n = nn::rms_norm(in[0], layer.input_layernorm, config_.rms_norm_eps, queue);
-      const auto r =
-          nn::qkv(n, layer.attention, config_.attention, rotary_.positions(0, n.size(1)), config_.rms_norm_eps, queue);
+      const nn::Input n = nn::normed(in[0], layer.input_layernorm, config_.rms_norm_eps, queue, again);
+      const auto r = nn::qkv(n, layer.attention, config_.attention, rotary_.positions(0, in[0].size(1)),
+                             config_.rms_norm_eps, queue);
       std::vector<at::Tensor> out = {r.q, r.k, r.v};
       if (r.gate.defined()) out.push_back(r.gate);
       return out;
@@ -64,24 +67,28 @@ std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<a
       return {nn::attn_core(in[0], in[1], in[2], config_.attention.softmax_scale())};
     case Stage::attn_out:
       return {nn::attn_out(in[0], in.size() > 1 ? in[1] : at::Tensor{}, layer.attention, queue)};
-    case Stage::view_ff:
-      return {nn::rms_norm(in[0], layer.post_attention_layernorm, config_.rms_norm_eps, queue)};
+    case Stage::view_ff: {
+      nn::Input u = nn::normed(in[0], layer.post_attention_layernorm, config_.rms_norm_eps, queue, again);
+      if (again) state.again[node.layer] = std::move(u.again);
+      return {u.value};
+    }
     case Stage::route:
-      return route(node, in[0], state, queue);
+      return route(node, feed_forward_input(), state, queue);
     case Stage::permute:
       return {nn::permute(in[0].reshape({-1, in[0].size(-1)}), state.routing[node.layer].plan,
                           in.size() > 2 ? in[2] : at::Tensor{})};
     case Stage::experts:
-      return {nn::experts(in[0], state.routing[node.layer].plan, layer.moe.gate_up, layer.moe.down, queue)};
+      return {nn::experts(in[0], state.routing[node.layer].plan, layer.moe.gate_up, layer.moe.down, queue,
+                          options_.recompute_activations)};
     case Stage::unpermute: {
       const auto& plan = state.routing[node.layer].plan;
       const at::Tensor r = nn::unpermute(in[0], config_.router.weigh_input ? at::Tensor{} : in[1], plan);
       return {r.reshape({state.batch.tokens.size(0), state.batch.tokens.size(1), r.size(-1)})};
     }
     case Stage::shared:
-      return {nn::feed_forward(in[0], layer.moe.shared, queue)};
+      return {nn::feed_forward(feed_forward_input(), layer.moe.shared, queue, options_.recompute_activations)};
     case Stage::dense:
-      return {nn::feed_forward(in[0], layer.dense, queue)};
+      return {nn::feed_forward(feed_forward_input(), layer.dense, queue)};
     case Stage::head: {
       const at::Tensor n = nn::rms_norm(in[0], weights_.norm, config_.rms_norm_eps, queue);
       return {nn::linear(n, weights_.lm_head, queue)};

@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
+#include <map>
 #include <vector>
 
 #include "config/model_config.h"
@@ -35,6 +37,8 @@ struct LayerRouting {
 struct Microbatch {
   Batch batch;
   std::vector<LayerRouting> routing;  ///< per layer
+  /// Per layer: makes the feed-forward's input again, where it is not kept.
+  std::map<int, std::function<at::Tensor()>> again = {};
 };
 
 struct StageMathOptions {
@@ -43,6 +47,8 @@ struct StageMathOptions {
   bool aux_loss_by_sequence = true;   ///< false: over all tokens of the microbatch
   double z_loss_coeff = 0;            ///< z-loss of the router; 0: none
   bool keep_routing_weights = false;  ///< for verification
+  bool recompute_norms = false;       ///< see Recompute
+  bool recompute_activations = false;
 };
 
 class StageMath {
@@ -62,7 +68,7 @@ class StageMath {
   at::ScalarType dtype() const { return weights_.embed_tokens.value.scalar_type(); }
 
  private:
-  std::vector<at::Tensor> route(const Node& node, const at::Tensor& u_BSD, Microbatch& state,
+  std::vector<at::Tensor> route(const Node& node, const nn::Input& u_BSD, Microbatch& state,
                                 nn::WeightGradQueue* queue) const;
 
   ModelConfig config_;

@@ -14,12 +14,14 @@ at::Tensor split_heads(const at::Tensor& x, int64_t num_heads) {
   return x.unflatten(-1, {num_heads, x.size(-1) / num_heads});
 }
 
-void latent_qkv(Qkv& out, const at::Tensor& x, const AttentionWeights& weights, const AttentionConfig& config,
+void latent_qkv(Qkv& out, const Input& x, const AttentionWeights& weights, const AttentionConfig& config,
                 const RotaryTable& rotary, WeightGradQueue* queue) {
+  const bool recompute = static_cast<bool>(x.again);
   at::Tensor q;
   if (config.q_lora_rank > 0) {
     const at::Tensor latent = linear(x, weights.q_a_proj, weights.q_a_bias, queue);
-    q = linear(rms_norm(latent, weights.q_a_layernorm, config.latent_norm_eps, queue), weights.q_b_proj, queue);
+    q = linear(normed(latent, weights.q_a_layernorm, config.latent_norm_eps, queue, recompute), weights.q_b_proj,
+               queue);
   } else {
     q = linear(x, weights.q_proj, weights.q_bias, queue);
   }
@@ -29,14 +31,14 @@ void latent_qkv(Qkv& out, const at::Tensor& x, const AttentionWeights& weights, 
 
   const at::Tensor latent_rope = linear(x, weights.kv_a_proj_with_mqa, weights.kv_a_bias, queue);
   const auto latent_parts = latent_rope.split_with_sizes({config.kv_lora_rank, config.qk_rope_head_dim}, -1);
-  const at::Tensor latent = rms_norm(latent_parts[0], weights.kv_a_layernorm, config.latent_norm_eps, queue);
+  const Input latent = normed(latent_parts[0], weights.kv_a_layernorm, config.latent_norm_eps, queue, recompute);
   const auto kv_parts = split_heads(linear(latent, weights.kv_b_proj, queue), config.num_heads)
                             .split_with_sizes({config.qk_nope_head_dim, config.v_head_dim}, -1);
   out.k = rotate_heads(kv_parts[0], latent_parts[1].unsqueeze(2), rotary);
   out.v = kv_parts[1].transpose(1, 2).contiguous();  // a view would keep the keys' half alive
 }
 
-void grouped_query_qkv(Qkv& out, const at::Tensor& x, const AttentionWeights& weights, const AttentionConfig& config,
+void grouped_query_qkv(Qkv& out, const Input& x, const AttentionWeights& weights, const AttentionConfig& config,
                        const RotaryTable& rotary, double norm_eps, WeightGradQueue* queue) {
   auto heads = [&](const Param& proj, const Param& bias, const Param& norm, int64_t num_heads) {
     at::Tensor projected = linear(x, proj, bias, queue);
@@ -52,7 +54,7 @@ void grouped_query_qkv(Qkv& out, const at::Tensor& x, const AttentionWeights& we
 
 }  // namespace
 
-Qkv qkv(const at::Tensor& x, const AttentionWeights& weights, const AttentionConfig& config, const RotaryTable& rotary,
+Qkv qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& config, const RotaryTable& rotary,
         double norm_eps, WeightGradQueue* queue) {
   Qkv out;
   if (config.kind == AttentionKind::mla) {

@@ -17,8 +17,9 @@ struct Qkv {
 
 /// Projects the normed input x [B, S, D]: multi-head latent attention (arXiv 2405.04434, with or without a query LoRA)
 /// or grouped-query attention with optional norms of q and k. `norm_eps`: of q_norm and k_norm (the model's
-/// rms_norm_eps; latent norms have their own in the config). The table holds the S positions of x.
-Qkv qkv(const at::Tensor& x, const AttentionWeights& weights, const AttentionConfig& config, const RotaryTable& rotary,
+/// rms_norm_eps; latent norms have their own in the config). The table holds the S positions of x. Where x
+/// is made again, latents' norms are, too.
+Qkv qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& config, const RotaryTable& rotary,
         double norm_eps, WeightGradQueue* queue);
 
 /// softmax(scale * q k^T) v, [B, H, S, qk] x [B, G, S, qk] x [B, G, S, v] -> [B, S, H*v]. `causal`: position i sees

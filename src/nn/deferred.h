@@ -36,6 +36,21 @@ inline void save_target(AutogradContext* ctx, const std::string& name, WeightGra
   ctx->saved_data[name] = static_cast<int64_t>(id);
 }
 
+/// Keeps what the weight's gradient reads: tensor number 0 of save_for_backward(), undefined where it is made again.
+inline at::Tensor keep_input(AutogradContext* ctx, const Input& x, WeightGradQueue* queue) {
+  const int64_t place = queue != nullptr ? queue->keep(x.again) : -1;
+  ctx->saved_data["again"] = place;
+  ctx->saved_data["sizes"] = x.value.sizes().vec();
+  return place < 0 ? x.value : at::Tensor();
+}
+
+/// In backward: how to get at it.
+inline std::function<at::Tensor()> kept_input(AutogradContext* ctx, const at::Tensor& saved) {
+  const int64_t place = ctx->saved_data["again"].toInt();
+  if (place < 0) return [x = saved.detach()] { return x; };
+  return reinterpret_cast<WeightGradQueue*>(static_cast<intptr_t>(ctx->saved_data["queue"].toInt()))->take(place);
+}
+
 /// Called in backward for the weight that was tensor number `input` of apply(): returns its gradient where the graph
 /// wants it, else leaves `compute` in the queue. `compute` must capture detached tensors only.
 inline at::Tensor weight_grad(AutogradContext* ctx, const std::string& name, size_t input,

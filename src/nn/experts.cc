@@ -18,8 +18,8 @@ void for_each_expert(const at::Tensor& offsets, F&& f) {
 
 struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& offsets, WeightGradQueue* queue, int id) {
-    ctx->save_for_backward({x, weight, offsets});
+                            const at::Tensor& offsets, WeightGradQueue* queue, int id, const Input* input) {
+    ctx->save_for_backward({keep_input(ctx, *input, queue), weight, offsets});
     save_target(ctx, "weight", queue, id);
     const at::Tensor y = at::empty({x.size(0), weight.size(1)}, x.options());
     for_each_expert(offsets, [&](int64_t e, int64_t first, int64_t num) {
@@ -32,11 +32,11 @@ struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const at::Tensor x = saved[0].detach(), weight = saved[1].detach(), offsets = saved[2];
+    const at::Tensor weight = saved[1].detach(), offsets = saved[2];
     const at::Tensor dy = grads[0].contiguous();
     at::Tensor dx;
     if (ctx->needs_input_grad(0)) {
-      dx = at::empty(x.sizes(), x.options());
+      dx = at::empty(ctx->saved_data["sizes"].toIntVector(), dy.options());
       for_each_expert(offsets, [&](int64_t e, int64_t first, int64_t num) {
         if (num == 0) return;
         at::Tensor dx_e = dx.narrow(0, first, num);
@@ -44,7 +44,8 @@ struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
       });
     }
     const std::vector<int64_t> shape = weight.sizes().vec();
-    auto compute = [x, dy, offsets, shape] {
+    auto compute = [input = kept_input(ctx, saved[0]), dy, offsets, shape] {
+      const at::Tensor x = input();
       at::Tensor dweight = at::empty(shape, x.options());
       for_each_expert(offsets, [&](int64_t e, int64_t first, int64_t num) {
         at::Tensor dweight_e = dweight[e];
@@ -56,7 +57,7 @@ struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
       });
       return dweight;
     };
-    return {dx, weight_grad(ctx, "weight", 1, compute), {}, {}, {}};
+    return {dx, weight_grad(ctx, "weight", 1, compute), {}, {}, {}, {}};
   }
 };
 
@@ -73,17 +74,17 @@ at::Tensor stock_grouped_linear(const at::Tensor& x, const at::Tensor& weight, c
 
 }  // namespace
 
-at::Tensor grouped_linear(const at::Tensor& x, const Param& weight, const at::Tensor& offsets, WeightGradQueue* queue) {
+at::Tensor grouped_linear(const Input& x, const Param& weight, const at::Tensor& offsets, WeightGradQueue* queue) {
   FARSKIP_CHECK(offsets.size(0) == weight.value.size(0) + 1, "offsets for another number of experts");
-  if (weight.value.requires_grad()) return stock_grouped_linear(x, weight.value, offsets);
-  check_reaches_backward(x, queue);
-  return GroupedLinear::apply(x, weight.value, offsets, queue, weight.id);
+  if (weight.value.requires_grad()) return stock_grouped_linear(x.value, weight.value, offsets);
+  check_reaches_backward(x.value, queue);
+  return GroupedLinear::apply(x.value, weight.value, offsets, queue, weight.id, &x);
 }
 
 at::Tensor experts(const at::Tensor& rows, const RoutePlan& plan, const Param& gate_up, const Param& down,
-                   WeightGradQueue* queue) {
+                   WeightGradQueue* queue, bool recompute_activation) {
   const at::Tensor x = to_expert_order(rows, plan);
-  const at::Tensor hidden = swiglu(grouped_linear(x, gate_up, plan.offsets, queue));
+  const Input hidden = activation(grouped_linear(x, gate_up, plan.offsets, queue), recompute_activation);
   return to_arrival_order(grouped_linear(hidden, down, plan.offsets, queue), plan);
 }
 

@@ -8,11 +8,11 @@ namespace farskip::nn {
 
 /// y[m] = W_e x[m] for the rows offsets[e] <= m < offsets[e+1] of each expert. x [M, in], weight [E, out, in], offsets
 /// [E+1] int64; returns [M, out]. An expert without rows gets a zero gradient; M may be 0.
-at::Tensor grouped_linear(const at::Tensor& x, const Param& weight, const at::Tensor& offsets, WeightGradQueue* queue);
+at::Tensor grouped_linear(const Input& x, const Param& weight, const at::Tensor& offsets, WeightGradQueue* queue);
 
 /// rows [M, D] in the order of arrival -> their experts' outputs [M, D] in the same order. gate_up [E, 2F, D], down
-/// [E, D, F]; the plan is complete.
+/// [E, D, F]; the plan is complete. `recompute_activation`: see activation().
 at::Tensor experts(const at::Tensor& rows, const RoutePlan& plan, const Param& gate_up, const Param& down,
-                   WeightGradQueue* queue);
+                   WeightGradQueue* queue, bool recompute_activation = false);
 
 }  // namespace farskip::nn

@@ -8,9 +8,11 @@ namespace farskip::nn {
 namespace {
 
 struct Linear : torch::autograd::Function<Linear> {
+  /// `input` is x and how it is made again.
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
-                            const std::optional<at::Tensor>& bias, WeightGradQueue* queue, int weight_id, int bias_id) {
-    ctx->save_for_backward({x, weight});
+                            const std::optional<at::Tensor>& bias, WeightGradQueue* queue, int weight_id, int bias_id,
+                            const Input* input) {
+    ctx->save_for_backward({keep_input(ctx, *input, queue), weight});
     save_target(ctx, "weight", queue, weight_id);
     save_target(ctx, "bias", queue, bias_id);
     ctx->saved_data["has_bias"] = bias.has_value();
@@ -19,15 +21,18 @@ struct Linear : torch::autograd::Function<Linear> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const at::Tensor x_TI = saved[0].detach().reshape({-1, saved[0].size(-1)});
     const at::Tensor& weight_OI = saved[1];
     const at::Tensor dy_TO = grads[0].reshape({-1, weight_OI.size(0)});
     at::Tensor dx;
-    if (ctx->needs_input_grad(0)) dx = dy_TO.mm(weight_OI).view(saved[0].sizes());
-    at::Tensor dweight = weight_grad(ctx, "weight", 1, [x_TI, dy_TO] { return dy_TO.t().mm(x_TI); });
+    if (ctx->needs_input_grad(0)) dx = dy_TO.mm(weight_OI).view(ctx->saved_data["sizes"].toIntVector());
+    auto compute = [x = kept_input(ctx, saved[0]), dy_TO] {
+      const at::Tensor x_TI = x();
+      return dy_TO.t().mm(x_TI.reshape({-1, x_TI.size(-1)}));
+    };
+    at::Tensor dweight = weight_grad(ctx, "weight", 1, std::move(compute));
     at::Tensor dbias;
     if (ctx->saved_data["has_bias"].toBool()) dbias = weight_grad(ctx, "bias", 2, [dy_TO] { return dy_TO.sum(0); });
-    return {dx, dweight, dbias, {}, {}, {}};
+    return {dx, dweight, dbias, {}, {}, {}, {}};
   }
 };
 
@@ -76,11 +81,11 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
 
 }  // namespace
 
-at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, WeightGradQueue* queue) {
+at::Tensor linear(const Input& x, const Param& weight, const Param& bias, WeightGradQueue* queue) {
   const auto optional_bias = bias.defined() ? std::optional(bias.value) : std::nullopt;
-  if (weight.value.requires_grad()) return at::linear(x, weight.value, optional_bias);
-  check_reaches_backward(x, queue);
-  return Linear::apply(x, weight.value, optional_bias, queue, weight.id, bias.id);
+  if (weight.value.requires_grad()) return at::linear(x.value, weight.value, optional_bias);
+  check_reaches_backward(x.value, queue);
+  return Linear::apply(x.value, weight.value, optional_bias, queue, weight.id, bias.id, &x);
 }
 
 at::Tensor embedding(const at::Tensor& ids, const Param& table, WeightGradQueue* queue) {
@@ -100,8 +105,14 @@ at::Tensor embedding(const at::Tensor& ids, const Param& table, WeightGradQueue*
 
 at::Tensor swiglu(const at::Tensor& gate_up) { return SwiGlu::apply(gate_up); }
 
-at::Tensor feed_forward(const at::Tensor& x, const FeedForwardWeights& weights, WeightGradQueue* queue) {
-  return linear(swiglu(linear(x, weights.gate_up, queue)), weights.down, queue);
+Input activation(const at::Tensor& gate_up, bool recompute) {
+  if (!recompute) return swiglu(gate_up);
+  return {swiglu(gate_up), [kept = gate_up.detach()] { return swiglu(kept); }};
+}
+
+at::Tensor feed_forward(const Input& x, const FeedForwardWeights& weights, WeightGradQueue* queue,
+                        bool recompute_activation) {
+  return linear(activation(linear(x, weights.gate_up, queue), recompute_activation), weights.down, queue);
 }
 
 }  // namespace farskip::nn

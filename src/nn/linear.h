@@ -7,8 +7,8 @@ namespace farskip::nn {
 
 /// y = x W^T + b. x [..., in], weight [out, in], bias [out] or undefined; returns [..., out] in the dtype of x.
 /// With weight.value.requires_grad() this is at::linear.
-at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, WeightGradQueue* queue);
-inline at::Tensor linear(const at::Tensor& x, const Param& weight, WeightGradQueue* queue) {
+at::Tensor linear(const Input& x, const Param& weight, const Param& bias, WeightGradQueue* queue);
+inline at::Tensor linear(const Input& x, const Param& weight, WeightGradQueue* queue) {
   return linear(x, weight, Param{}, queue);
 }
 
@@ -20,7 +20,11 @@ at::Tensor embedding(const at::Tensor& ids, const Param& table, WeightGradQueue*
 /// silu(gate) * up. gate_up [..., 2F], gate first; returns [..., F]. Only gate_up is kept for backward.
 at::Tensor swiglu(const at::Tensor& gate_up);
 
+/// The same as the input of a product; with `recompute` it is made again from gate_up where it is needed.
+Input activation(const at::Tensor& gate_up, bool recompute);
+
 /// down(swiglu(gate_up(x))): a dense layer's feed-forward or the shared experts. x [..., D] -> [..., D].
-at::Tensor feed_forward(const at::Tensor& x, const FeedForwardWeights& weights, WeightGradQueue* queue);
+at::Tensor feed_forward(const Input& x, const FeedForwardWeights& weights, WeightGradQueue* queue,
+                        bool recompute_activation = false);
 
 }  // namespace farskip::nn

@@ -178,4 +178,9 @@ at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, Weight
   return RmsNorm::apply(x, weight.value, eps, queue, weight.id);
 }
 
+Input normed(const at::Tensor& x, const Param& weight, double eps, WeightGradQueue* queue, bool recompute) {
+  if (!recompute) return rms_norm(x, weight, eps, queue);
+  return {rms_norm(x, weight, eps, queue), [x = x.detach(), weight, eps] { return rms_norm(x, weight, eps, nullptr); }};
+}
+
 }  // namespace farskip::nn

@@ -87,11 +87,14 @@ struct AttachLoss : torch::autograd::Function<AttachLoss> {
 
 }  // namespace
 
-Routing route(const at::Tensor& x, const Param& router, const at::Tensor& correction_bias, const RouterConfig& config,
+Routing route(const Input& x, const Param& router, const at::Tensor& correction_bias, const RouterConfig& config,
               int64_t top_k, WeightGradQueue* queue) {
   const int64_t num_experts = router.value.size(0);
   if (top_k > num_experts) fail("top_k is {}, but there are {} experts: choose at most as many", top_k, num_experts);
-  const at::Tensor logits_TE = linear(x.to(wide_type(x)), router, queue);
+  const auto wide = [](const at::Tensor& t) { return t.to(wide_type(t)); };
+  Input input = wide(x.value);
+  if (x.again) input.again = [wide, again = x.again] { return wide(again()); };
+  const at::Tensor logits_TE = linear(input, router, queue);
   Routing out;
   out.logits = logits_TE;
   out.scores = config.scoring == Scoring::sigmoid ? at::sigmoid(logits_TE) : at::softmax(logits_TE, -1);

@@ -19,7 +19,7 @@ struct Routing {
 /// only experts of the topk_groups best groups can be chosen; the bias and the groups take part in the choice only.
 /// With config.force_balance token t visits experts t*K .. t*K + K-1 (modulo E) instead, weighed by their scores.
 /// Families: see RouterConfig and docs of DeepSeek-V2/V3 (arXiv 2405.04434, 2412.19437).
-Routing route(const at::Tensor& x, const Param& router, const at::Tensor& correction_bias, const RouterConfig& config,
+Routing route(const Input& x, const Param& router, const at::Tensor& correction_bias, const RouterConfig& config,
               int64_t top_k, WeightGradQueue* queue);
 
 /// [T, E]: the weight of every expert, 0 where not chosen. Not differentiable.

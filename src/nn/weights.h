@@ -17,6 +17,13 @@ struct Param {
   bool defined() const { return value.defined(); }
 };
 
+/// What a product with a weight reads, and what the weight's gradient reads once more: kept until then, or made again.
+struct Input {
+  at::Tensor value;
+  std::function<at::Tensor()> again;  ///< gives the same bits; empty: the value is kept
+  Input(at::Tensor v, std::function<at::Tensor()> a = {}) : value(std::move(v)), again(std::move(a)) {}  // NOLINT
+};
+
 struct AttentionWeights {
   Param q_proj;              ///< [H*qk, D]; absent with a q-LoRA
   Param q_a_proj;            ///< [q_rank, D]
@@ -77,6 +84,13 @@ class WeightGradQueue {
     entries_.clear();
   }
   bool empty() const { return entries_.empty(); }
+  /// A function's place, for autograd Functions, which can hold a number but no function. -1 for none.
+  int64_t keep(const std::function<at::Tensor()>& again) {
+    if (!again) return -1;
+    kept_.push_back(again);
+    return static_cast<int64_t>(kept_.size()) - 1;
+  }
+  std::function<at::Tensor()> take(int64_t place) { return std::move(kept_.at(static_cast<size_t>(place))); }
 
  private:
   struct Entry {
@@ -84,6 +98,7 @@ class WeightGradQueue {
     std::function<at::Tensor()> compute;
   };
   std::vector<Entry> entries_;
+  std::vector<std::function<at::Tensor()>> kept_;
 };
 
 }  // namespace farskip::nn

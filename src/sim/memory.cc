@@ -19,6 +19,7 @@ struct Footprint {
   double backward = 0;                   ///< inner values kept for the backward
   double wgrad = 0;                      ///< inner values kept until the weight gradient
   bool wgrad_reads = false;              ///< the weight gradient needs the reads too
+  bool wgrad_backward = false;           ///< and makes its input again from what is kept for the backward
 };
 
 class Sizes {
@@ -52,13 +53,14 @@ class Sizes {
       case Stage::attn_out:
         return {.writes = {TH}, .kept_reads = all_reads(node), .wgrad_reads = true};
       case Stage::route: {
+        const bool norm_again = graph_.options().recompute.layernorm;
         const double E = static_cast<double>(m_.num_experts), K = static_cast<double>(m_.top_k);
         // Scores in fp32 and, in bf16, the router's fp32 copy of its input.
         return {.writes = {T_ * K * 4, T_ * K * 8},
-                .kept_reads = {0},
+                .kept_reads = norm_again ? std::vector<size_t>{} : std::vector<size_t>{0},
                 .kept_writes = {0},
                 .backward = 3 * T_ * E * 4,
-                .wgrad = b_ < 4 ? T_ * H * 4 : 0,
+                .wgrad = b_ < 4 && !norm_again ? T_ * H * 4 : 0,
                 .wgrad_reads = true};
       }
       case Stage::permute:
@@ -68,9 +70,9 @@ class Sizes {
       case Stage::unpermute:
         return {.writes = {TH}, .kept_reads = {0, 1}};
       case Stage::shared:
-        return feed_forward(static_cast<double>(m_.shared_intermediate_size));
+        return feed_forward(static_cast<double>(m_.shared_intermediate_size), graph_.options().recompute.moe_act);
       case Stage::dense:
-        return feed_forward(static_cast<double>(m_.intermediate_size));
+        return feed_forward(static_cast<double>(m_.intermediate_size), false);
       case Stage::head:
         return {.writes = {T_ * static_cast<double>(m_.vocab_size) * b_}, .kept_reads = {0}, .wgrad = TH};
       case Stage::loss:
@@ -98,11 +100,13 @@ class Sizes {
     const AttentionConfig& a = m_.attention;
     const double heads = static_cast<double>(a.num_heads), qk = static_cast<double>(a.qk_head_dim());
     const double v = static_cast<double>(a.v_head_dim), H = static_cast<double>(m_.hidden_size);
-    Footprint f{.kept_reads = {0}, .wgrad = H, .wgrad_reads = true};  // the normed input
+    const bool norm_again = graph_.options().recompute.layernorm;
+    const double latents = norm_again ? 1 : 2;  // before their norm, and after it
+    Footprint f{.kept_reads = {0}, .wgrad = norm_again ? 0 : H, .wgrad_reads = true};  // the normed input
     if (a.kind == AttentionKind::mla) {
       f.writes = {heads * qk, heads * qk, heads * v};
-      f.wgrad += static_cast<double>(a.kv_lora_rank * 2 + a.qk_rope_head_dim);  // the latent before and after its norm
-      f.wgrad += static_cast<double>(a.q_lora_rank * 2);
+      f.wgrad += static_cast<double>(a.kv_lora_rank) * latents + static_cast<double>(a.qk_rope_head_dim);
+      f.wgrad += static_cast<double>(a.q_lora_rank) * latents;
     } else {
       const double kv_heads = static_cast<double>(a.num_kv_heads);
       f.writes = {heads * qk, kv_heads * qk, kv_heads * v};
@@ -134,7 +138,12 @@ class Sizes {
   Footprint experts() const {
     const double H = static_cast<double>(m_.hidden_size), I = static_cast<double>(m_.moe_intermediate_size);
     const bool reordered = graph_.options().layout.ep > 1;
-    Footprint f{.writes = {received_ * H * b_}, .wgrad = received_ * I * b_};
+    Footprint f{.writes = {received_ * H * b_}};
+    if (graph_.options().recompute.moe_act) {
+      f.wgrad_backward = true;
+    } else {
+      f.wgrad = received_ * I * b_;
+    }
     f.backward = received_ * 2 * I * b_;
     if (reordered) {
       f.wgrad += received_ * H * b_;
@@ -145,12 +154,13 @@ class Sizes {
     return f;
   }
 
-  Footprint feed_forward(double width) const {
+  Footprint feed_forward(double width, bool activation_again) const {
     return {.writes = {T_ * static_cast<double>(m_.hidden_size) * b_},
-            .kept_reads = {0},
+            .kept_reads = graph_.options().recompute.layernorm ? std::vector<size_t>{} : std::vector<size_t>{0},
             .backward = T_ * 2 * width * b_,
-            .wgrad = T_ * width * b_,
-            .wgrad_reads = true};
+            .wgrad = activation_again ? 0 : T_ * width * b_,
+            .wgrad_reads = true,
+            .wgrad_backward = activation_again};
   }
 
   const StageGraph& graph_;
@@ -252,7 +262,11 @@ class Walk {
       if (f.wgrad_reads) hold(wgrad, values_[node.reads[i]]);
     }
     for (size_t i : f.kept_writes) hold(backward, values_[node.writes[i]]);
-    if (f.backward > 0) hold(backward, allocate(f.backward));
+    if (f.backward > 0) {
+      const int buffer = allocate(f.backward);
+      hold(backward, buffer);
+      if (f.wgrad_backward) hold(wgrad, buffer);
+    }
     if (f.wgrad > 0) hold(wgrad, allocate(f.wgrad));
     note(id, 0);
   }

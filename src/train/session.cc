@@ -70,9 +70,11 @@ TrainingSession::TrainingSession(const TrainConfig& config, World& world, Sample
   shards_ = std::make_unique<ParameterShards>(*parameters_, layout_, world.rank(), config_.use_distributed_optimizer);
   StageMathOptions math;
   math.expert_ranks = layout_.ep;
+  GraphOptions graph = training_graph(config_, model_.config);
+  math.recompute_norms = graph.recompute.layernorm;
+  math.recompute_activations = graph.recompute.moe_act;
   add_router_losses(math, config_, model_.config);
   math_ = std::make_unique<StageMath>(model_.config, parameters_->weights(), config_.seq_length, math);
-  GraphOptions graph = training_graph(config_, model_.config);
   graph_ = std::make_unique<StageGraph>(build_graph(model_.config, model_.connectivity, graph));
   graph.num_microbatches = 1;
   graph.scope = Scope::forward;

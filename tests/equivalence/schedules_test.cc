@@ -43,7 +43,7 @@ std::vector<Trial> matrix() {
     add({.layout = layout, .num_microbatches = 1, .bf16 = true, .sharded = true, .num_random = 10});
     add({.layout = layout, .recompute = "full", .num_random = 10});
   }
-  for (const char* recompute : {"full", "full 2", "core_attn"}) {
+  for (const char* recompute : {"full", "full 2", "core_attn", "core_attn layernorm moe_act"}) {
     add({.connectivity = "standard", .recompute = recompute, .num_random = 10});
     add({.model = "v2", .bf16 = true, .sharded = true, .recompute = recompute, .num_random = 10});
     add({.model = "qwen3", .num_microbatches = 1, .recompute = recompute});
@@ -175,7 +175,7 @@ TEST(Recomputation, LeavesTheBitsOfWhatIsKept) {
     for (const bool bf16 : {false, true}) {
       const Trial kept{.model = model, .bf16 = bf16};
       const Outcome expected = run_order(kept, reference_order());
-      for (const char* recompute : {"full", "full 1", "core_attn"}) {
+      for (const char* recompute : {"full", "full 1", "core_attn", "layernorm", "moe_act"}) {
         Trial again = kept;
         again.recompute = recompute;
         const Outcome outcome = run_order(again, named_order("search"));

@@ -139,6 +139,9 @@ TEST(TrainingGraph, FollowsTheRecipe) {
   EXPECT_EQ(training_graph(config, model).recompute.num_layers, 2);
   config.recompute_granularity = RecomputeGranularity::selective;
   EXPECT_EQ(training_graph(config, model).recompute, (Recompute{.core_attn = true}));
+  config.recompute_modules = "moe_act core_attn layernorm";
+  EXPECT_EQ(training_graph(config, model).recompute,
+            (Recompute{.core_attn = true, .layernorm = true, .moe_act = true}));
   config.recompute_modules = "core_attn moe_atc";
   EXPECT_THAT(error_of([&] { training_graph(config, model); }), HasSubstr("'moe_atc' is unknown"));
 }

@@ -37,7 +37,7 @@ data_path: $work/data_text_document
 seq_length: 32
 micro_batch_size: 2
 global_batch_size: 8
-train_iters: $((kills * 15 + 40))
+train_iters: $((kills * 30 + 40))
 lr: 1.0e-3
 eval_iters: 0
 schedule: paper
@@ -51,7 +51,7 @@ train() { "$farskip" train "$work/recipe.yaml" --nproc 2 transport=gloo "$@"; }
 train save="$work/whole" log_file="$work/whole.jsonl" >"$work/whole.log" 2>&1
 
 steps_logged() { if [ -f "$work/run.jsonl" ]; then wc -l <"$work/run.jsonl"; else echo 0; fi; }
-full=0
+full=0 hits=0
 for k in $(seq "$kills"); do
   setsid "$farskip" train "$work/recipe.yaml" --nproc 2 transport=gloo save="$work/disk/run" log_file="$work/run.jsonl" \
     >"$work/run.log" 2>&1 &
@@ -66,6 +66,7 @@ for k in $(seq "$kills"); do
     sleep 0.05
   done
   sleep "$(awk -v seed="$k" 'BEGIN { srand(seed); printf "%.3f", 0.8 * rand() }')"
+  if kill -0 "$launcher" 2>/dev/null; then hits=$((hits + 1)); fi
   # One rank, both, or the launcher.
   victims=($(pgrep -P "$launcher" || true) "$launcher")
   kill -9 "${victims[$((k % ${#victims[@]}))]}" 2>/dev/null || true
@@ -75,6 +76,7 @@ for k in $(seq "$kills"); do
     echo "a checkpoint was damaged by kill $k:"; cat "$work/run.log"; exit 1
   fi
 done
+[ "$hits" = "$kills" ] || { echo "only $hits of $kills kills found the run alive: it needs more iterations"; exit 1; }
 reached=$(cat "$work/disk/run/latest_checkpointed_iteration.txt")
 train save="$work/disk/run" log_file="$work/run.jsonl" >"$work/run.log" 2>&1
 last=$(cat "$work/whole/latest_checkpointed_iteration.txt")
