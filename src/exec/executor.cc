@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "nn/accumulate.h"
 #include "schedule/validate.h"
 #include "sim/simulate.h"
 #include "transport/clock.h"
@@ -188,8 +189,9 @@ struct Executor::Run {
 
   void run_wgrad(const Node& node) {
     at::NoGradGuard no_grad;
-    segments[node.forward]->queue().drain(
-        [&](int parameter, const at::Tensor& gradient) { e.parameters_.main_grad(parameter).add_(gradient); });
+    segments[node.forward]->queue().drain([&](int parameter, const at::Tensor& gradient) {
+      nn::accumulate_(e.parameters_.main_grad(parameter), gradient);
+    });
     segments[node.forward].reset();
   }
 
