@@ -5,6 +5,7 @@
 
 #include "base/files.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "cli/command.h"
 #include "layer/connectivity.h"
 #include "sim/search.h"
@@ -25,6 +26,7 @@ struct BenchArguments {
 };
 
 void run_bench(BenchArguments& arguments) {
+  keep_freed_memory();
   LaunchOptions launch;
   launch.num_ranks = arguments.num_ranks;
   const int world = world_size(launch);

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "cli/command.h"
 #include "cli/dry_run.h"
 #include "train/trainer.h"
@@ -31,6 +32,7 @@ void run_train(const TrainArguments& arguments) {
     std::printf("%s", dry_run_text(config, arguments.machine).c_str());
     return;
   }
+  keep_freed_memory();
   const TrainingModel model = TrainingModel::load(config);
   const TrainData data = TrainData::open(config, model.config.vocab_size);
   const int status = run_on_ranks(launch, [&](RankContext& context) {

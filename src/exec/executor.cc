@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "exec/executor_run.h"
+#include "nn/accumulate.h"
 #include "schedule/validate.h"
 #include "transport/clock.h"
 
@@ -134,8 +135,9 @@ void Executor::Run::run_backward(NodeId id) {
 
 void Executor::Run::run_wgrad(const Node& node) {
   at::NoGradGuard no_grad;
-  segments[graph.saved_by(node)]->queue().drain(
-      [&](int parameter, const at::Tensor& gradient) { e.parameters_.main_grad(parameter).add_(gradient); });
+  segments[graph.saved_by(node)]->queue().drain([&](int parameter, const at::Tensor& gradient) {
+    nn::accumulate_(e.parameters_.main_grad(parameter), gradient);
+  });
   segments[graph.saved_by(node)].reset();
 }
 

@@ -1,6 +1,9 @@
 #include "nn/experts.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
 
 #include "nn/deferred.h"
 #include "nn/linear.h"
@@ -8,12 +11,33 @@
 namespace farskip::nn {
 namespace {
 
-/// One product per expert over its slice of rows. Reading the offsets waits for a device; a CPU reads them in place.
+/// f(expert, first row, rows) for each of E experts. On a CPU whole experts are divided among threads, each product
+/// running on one thread: most have too few rows to be worth dividing. An expert with more rows than a thread's share
+/// of all goes first, on all threads. Elsewhere reading the offsets waits for the device. f calls library operations on
+/// detached tensors.
 template <typename F>
 void for_each_expert(const at::Tensor& offsets, F&& f) {
   const at::Tensor host = offsets.to(at::kCPU);
   const int64_t* offset = host.const_data_ptr<int64_t>();
-  for (int64_t e = 0; e + 1 < host.size(0); ++e) f(e, offset[e], offset[e + 1] - offset[e]);
+  const int64_t num_experts = host.size(0) - 1, num_rows = offset[num_experts];
+  const int64_t num_parts = offsets.device().is_cpu() ? at::get_num_threads() : 1;
+  auto rows_of = [&](int64_t e) { return offset[e + 1] - offset[e]; };
+  auto is_large = [&](int64_t e) { return rows_of(e) * num_parts > num_rows; };
+  auto run = [&](int64_t begin, int64_t end, bool large) {
+    for (int64_t e = begin; e < end; ++e) {
+      if (is_large(e) == large) f(e, offset[e], rows_of(e));
+    }
+  };
+  run(0, num_experts, true);
+  // Part i of n ends with the first expert behind which i+1 parts of n of the rows lie.
+  std::vector<int64_t> bounds(num_parts + 1, num_experts);
+  for (int64_t i = 0; i < num_parts; ++i)
+    bounds[i] = std::lower_bound(offset, offset + num_experts, (num_rows * i + num_parts - 1) / num_parts) - offset;
+  bounds[0] = 0;
+  at::parallel_for(0, num_parts, 1, [&](int64_t begin, int64_t end) {
+    const at::NoGradGuard no_grad;  // the mode is each thread's own
+    run(bounds[begin], bounds[end], false);
+  });
 }
 
 struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
@@ -22,10 +46,11 @@ struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
     ctx->save_for_backward({keep_input(ctx, *input, queue), weight, offsets});
     save_target(ctx, "weight", queue, id);
     const at::Tensor y = at::empty({x.size(0), weight.size(1)}, x.options());
+    const at::Tensor x_MI = x.detach(), weight_EOI = weight.detach();
     for_each_expert(offsets, [&](int64_t e, int64_t first, int64_t num) {
       if (num == 0) return;
       at::Tensor y_e = y.narrow(0, first, num);
-      at::mm_out(y_e, x.narrow(0, first, num), weight[e].t());
+      at::mm_out(y_e, x_MI.narrow(0, first, num), weight_EOI[e].t());
     });
     return y;
   }
@@ -33,7 +58,7 @@ struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor weight = saved[1].detach(), offsets = saved[2];
-    const at::Tensor dy = grads[0].contiguous();
+    const at::Tensor dy = grads[0].detach().contiguous();
     at::Tensor dx;
     if (ctx->needs_input_grad(0)) {
       dx = at::empty(ctx->saved_data["sizes"].toIntVector(), dy.options());
@@ -61,23 +86,11 @@ struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
   }
 };
 
-/// The same by stock operations, for a weight under whole-graph autograd.
-at::Tensor stock_grouped_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& offsets) {
-  std::vector<int64_t> sizes;
-  for_each_expert(offsets, [&](int64_t, int64_t, int64_t num) { sizes.push_back(num); });
-  const auto x_E = x.split_with_sizes(sizes);
-  const auto weight_E = weight.unbind(0);
-  std::vector<at::Tensor> y_E;
-  for (size_t e = 0; e < sizes.size(); ++e) y_E.push_back(at::linear(x_E[e], weight_E[e]));
-  return at::cat(y_E);
-}
-
 }  // namespace
 
 at::Tensor grouped_linear(const Input& x, const Param& weight, const at::Tensor& offsets, WeightGradQueue* queue) {
   FARSKIP_CHECK(offsets.size(0) == weight.value.size(0) + 1, "offsets for another number of experts");
-  if (weight.value.requires_grad()) return stock_grouped_linear(x.value, weight.value, offsets);
-  check_reaches_backward(x.value, queue);
+  if (!weight.value.requires_grad()) check_reaches_backward(x.value, queue);
   return GroupedLinear::apply(x.value, weight.value, offsets, queue, weight.id, &x);
 }
 

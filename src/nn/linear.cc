@@ -57,28 +57,6 @@ struct Embedding : torch::autograd::Function<Embedding> {
   }
 };
 
-struct SwiGlu : torch::autograd::Function<SwiGlu> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up) {
-    ctx->save_for_backward({gate_up});
-    const int64_t width = gate_up.size(-1) / 2;
-    return at::silu(gate_up.narrow(-1, 0, width)).mul_(gate_up.narrow(-1, width, width));
-  }
-
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const at::Tensor gate_up = ctx->get_saved_variables()[0];
-    const int64_t width = gate_up.size(-1) / 2;
-    const at::Tensor gate = gate_up.narrow(-1, 0, width);
-    const at::Tensor up = gate_up.narrow(-1, width, width);
-    at::Tensor dgate_up = at::empty(gate_up.sizes(), gate_up.options());
-    at::Tensor dgate = dgate_up.narrow(-1, 0, width);
-    at::Tensor dup = dgate_up.narrow(-1, width, width);
-    at::mul_out(dup, grads[0], up);
-    at::silu_backward_out(dgate, dup, gate);
-    at::mul_out(dup, grads[0], at::silu(gate));
-    return {dgate_up};
-  }
-};
-
 }  // namespace
 
 at::Tensor linear(const Input& x, const Param& weight, const Param& bias, WeightGradQueue* queue) {
@@ -102,8 +80,6 @@ at::Tensor embedding(const at::Tensor& ids, const Param& table, WeightGradQueue*
   const at::Tensor anchor = at::empty({0}, table.value.options()).set_requires_grad(anchored);
   return Embedding::apply(anchor, table.value, ids, queue, table.id);
 }
-
-at::Tensor swiglu(const at::Tensor& gate_up) { return SwiGlu::apply(gate_up); }
 
 Input activation(const at::Tensor& gate_up, bool recompute) {
   if (!recompute) return swiglu(gate_up);

@@ -17,7 +17,8 @@ inline at::Tensor linear(const Input& x, const Param& weight, WeightGradQueue* q
 /// V).
 at::Tensor embedding(const at::Tensor& ids, const Param& table, WeightGradQueue* queue);
 
-/// silu(gate) * up. gate_up [..., 2F], gate first; returns [..., F]. Only gate_up is kept for backward.
+/// silu(gate) * up. gate_up [..., 2F], gate first; returns [..., F]. Only gate_up is kept for backward. On a CPU in one
+/// pass, in fp32 and rounded once.
 at::Tensor swiglu(const at::Tensor& gate_up);
 
 /// The same as the input of a product; with `recompute` it is made again from gate_up where it is needed.

@@ -2,33 +2,15 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 
 #include "nn/deferred.h"
+#include "nn/for_machine.h"
 
 // Legend: N rows, D columns; "wide" is fp32 for bf16 inputs. On a CPU each pass is one loop over rows; elsewhere the
 // same formulas are written with library operations.
 
 namespace farskip::nn {
 namespace {
-
-constexpr int64_t num_lanes = 16;  // independent partial sums, so that the compiler can vectorize without reordering
-
-/// sum over i of f(i), in an order fixed by n alone.
-template <typename wide_t, typename F>
-inline wide_t lane_sum(int64_t n, F&& f) {
-  wide_t lanes[num_lanes] = {};
-  int64_t i = 0;
-  for (; i + num_lanes <= n; i += num_lanes) {
-    for (int64_t l = 0; l < num_lanes; ++l) lanes[l] += f(i + l);
-  }
-  for (; i < n; ++i) lanes[i % num_lanes] += f(i);
-  wide_t sum = 0;
-  for (wide_t lane : lanes) sum += lane;
-  return sum;
-}
-
-int64_t row_grain(int64_t num_columns) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, num_columns)); }
 
 /// Rows of x as a matrix whose last dimension is contiguous; a view where strides allow.
 at::Tensor as_rows(const at::Tensor& x) {
@@ -56,11 +38,11 @@ Normalized normalize(const at::Tensor& x_ND, const at::Tensor& weight_D, double 
     scalar_t* y = y_ND.data_ptr<scalar_t>();
     wide_t* rstd = rstd_N.data_ptr<wide_t>();
     const int64_t stride = x_ND.stride(0);
-    at::parallel_for(0, num_rows, row_grain(num_columns), [&](int64_t begin, int64_t end) {
+    parallel_rows(num_rows, num_columns, [&](int64_t begin, int64_t end) FARSKIP_INLINE {
       for (int64_t n = begin; n < end; ++n) {
         const scalar_t* row = x + n * stride;
         scalar_t* out = y + n * num_columns;
-        const wide_t squares = lane_sum<wide_t>(num_columns, [&](int64_t i) {
+        const wide_t squares = lane_sum<wide_t>(num_columns, [&](int64_t i) FARSKIP_INLINE {
           const wide_t value = row[i];
           return value * value;
         });
@@ -95,15 +77,15 @@ at::Tensor normalize_backward(const at::Tensor& dy_ND, const at::Tensor& x_ND, c
     const wide_t* rstd = rstd_N.const_data_ptr<wide_t>();
     scalar_t* dx = dx_ND.data_ptr<scalar_t>();
     const int64_t dy_stride = dy_ND.stride(0), x_stride = x_ND.stride(0);
-    at::parallel_for(0, num_rows, row_grain(num_columns), [&](int64_t begin, int64_t end) {
+    parallel_rows(num_rows, num_columns, [&](int64_t begin, int64_t end) FARSKIP_INLINE {
       for (int64_t n = begin; n < end; ++n) {
         const scalar_t* dy_row = dy + n * dy_stride;
         const scalar_t* x_row = x + n * x_stride;
         scalar_t* out = dx + n * num_columns;
-        auto g = [&](int64_t i) { return static_cast<wide_t>(dy_row[i]) * static_cast<wide_t>(w[i]); };
+        auto g = [&](int64_t i) FARSKIP_INLINE { return static_cast<wide_t>(dy_row[i]) * static_cast<wide_t>(w[i]); };
         const wide_t scale = rstd[n];
-        const wide_t dot =
-            lane_sum<wide_t>(num_columns, [&](int64_t i) { return g(i) * static_cast<wide_t>(x_row[i]); });
+        const wide_t dot = lane_sum<wide_t>(
+            num_columns, [&](int64_t i) FARSKIP_INLINE { return g(i) * static_cast<wide_t>(x_row[i]); });
         const wide_t back = dot * scale * scale / num_columns;
         for (int64_t i = 0; i < num_columns; ++i) out[i] = scale * (g(i) - static_cast<wide_t>(x_row[i]) * back);
       }
@@ -130,7 +112,7 @@ at::Tensor norm_weight_grad(const at::Tensor& dy_ND, const at::Tensor& x_ND, con
     const wide_t* rstd = rstd_N.const_data_ptr<wide_t>();
     wide_t* sum = sum_D.data_ptr<wide_t>();
     const int64_t dy_stride = dy_ND.stride(0), x_stride = x_ND.stride(0);
-    at::parallel_for(0, num_columns, row_grain(num_rows), [&](int64_t begin, int64_t end) {
+    parallel_rows(num_columns, num_rows, [&](int64_t begin, int64_t end) FARSKIP_INLINE {
       std::vector<wide_t> partial(end - begin);
       for (int64_t first = 0; first < num_rows; first += block_rows) {
         std::fill(partial.begin(), partial.end(), wide_t(0));

@@ -2,20 +2,12 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 
 #include "nn/deferred.h"
+#include "nn/for_machine.h"
 #include "nn/router.h"
 
 namespace farskip::nn {
-namespace {
-
-int64_t grain(int64_t elements_per_item) {
-  return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, elements_per_item));
-}
-
-}  // namespace
-
 at::Tensor gather_sum(const at::Tensor& rows_ND, const at::Tensor& index_TK, const at::Tensor& weight_TK) {
   const int64_t num_tokens = index_TK.size(0), top_k = index_TK.size(1), dim = rows_ND.size(1);
   if (!rows_ND.device().is_cpu()) {
@@ -32,7 +24,7 @@ at::Tensor gather_sum(const at::Tensor& rows_ND, const at::Tensor& index_TK, con
     const int64_t* index = index_TK.const_data_ptr<int64_t>();
     const wide_t* weight = weight_c.defined() ? weight_c.const_data_ptr<wide_t>() : nullptr;
     scalar_t* y = y_TD.data_ptr<scalar_t>();
-    at::parallel_for(0, num_tokens, grain(top_k * dim), [&](int64_t begin, int64_t end) {
+    parallel_rows(num_tokens, top_k * dim, [&](int64_t begin, int64_t end) FARSKIP_INLINE {
       std::vector<wide_t> sum(dim);
       for (int64_t t = begin; t < end; ++t) {
         std::fill(sum.begin(), sum.end(), wide_t(0));
@@ -62,7 +54,7 @@ at::Tensor gather_scale(const at::Tensor& x_TD, const at::Tensor& index_N, const
     const int64_t* index = index_N.const_data_ptr<int64_t>();
     const wide_t* weight = weight_c.const_data_ptr<wide_t>();
     scalar_t* y = y_ND.data_ptr<scalar_t>();
-    at::parallel_for(0, num_rows, grain(dim), [&](int64_t begin, int64_t end) {
+    parallel_rows(num_rows, dim, [&](int64_t begin, int64_t end) FARSKIP_INLINE {
       for (int64_t n = begin; n < end; ++n) {
         const scalar_t* row = x + index[n] * dim;
         for (int64_t i = 0; i < dim; ++i)
@@ -80,7 +72,6 @@ at::Tensor gather_dot(const at::Tensor& x_TD, const at::Tensor& rows_ND, const a
     const at::Tensor gathered = rows_ND.index_select(0, index_TK.flatten()).view({num_tokens, top_k, dim}).to(wide);
     return (gathered * x_TD.to(wide).unsqueeze(1)).sum(-1);
   }
-  constexpr int64_t num_lanes = 16;  // independent partial sums: vectorized, yet in an order fixed by D alone
   const at::Tensor x_c = x_TD.contiguous(), rows_c = rows_ND.contiguous();
   const at::Tensor dot_TK = at::empty({num_tokens, top_k}, x_TD.options().dtype(wide));
   AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, x_TD.scalar_type(), "gather_dot", [&] {
@@ -89,20 +80,12 @@ at::Tensor gather_dot(const at::Tensor& x_TD, const at::Tensor& rows_ND, const a
     const scalar_t* rows = rows_c.const_data_ptr<scalar_t>();
     const int64_t* index = index_TK.const_data_ptr<int64_t>();
     wide_t* dot = dot_TK.data_ptr<wide_t>();
-    at::parallel_for(0, num_tokens * top_k, grain(dim), [&](int64_t begin, int64_t end) {
+    parallel_rows(num_tokens * top_k, dim, [&](int64_t begin, int64_t end) FARSKIP_INLINE {
       for (int64_t n = begin; n < end; ++n) {
         const scalar_t* a = x + n / top_k * dim;
         const scalar_t* b = rows + index[n] * dim;
-        wide_t lanes[num_lanes] = {};
-        int64_t i = 0;
-        for (; i + num_lanes <= dim; i += num_lanes) {
-          for (int64_t l = 0; l < num_lanes; ++l)
-            lanes[l] += static_cast<wide_t>(a[i + l]) * static_cast<wide_t>(b[i + l]);
-        }
-        for (; i < dim; ++i) lanes[i % num_lanes] += static_cast<wide_t>(a[i]) * static_cast<wide_t>(b[i]);
-        wide_t sum = 0;
-        for (wide_t lane : lanes) sum += lane;
-        dot[n] = sum;
+        dot[n] = lane_sum<wide_t>(
+            dim, [&](int64_t i) FARSKIP_INLINE { return static_cast<wide_t>(a[i]) * static_cast<wide_t>(b[i]); });
       }
     });
   });

@@ -158,6 +158,10 @@ class Bench {
         result_.stage_ms[fmt::format("{}.{}", to_string(node.pass), to_string(node.stage))] += costs.us[id] / 1e3;
       }
     }
+    const auto& config = options_.config;
+    const double tokens = static_cast<double>(config.micro_batch_size * config.num_microbatches() * config.seq_length);
+    result_.profile = profile_step(graph, costs, session_.model().config, config.seq_length, tokens,
+                                   result_.t_compute_ms.value, session_.math().dtype());
     result_.share = result_.t_comm_ms / result_.t_blocking_ms.value;
     result_.efficiency = figure([&](auto&& t) { return result_.bound_ms / t(overlapped); });
   }

@@ -9,6 +9,7 @@
 #include "trace/overlap.h"
 #include "train/launch.h"
 #include "train/session.h"
+#include "train/step_profile.h"
 
 namespace farskip {
 
@@ -50,6 +51,7 @@ struct BenchResult {
   double cpu_ms = 0;                                        ///< CPU time of a rank in an overlapped step, and
   double transport_cpu_ms = 0;  ///< the part of it outside the thread that computes: what the transport costs
   std::map<std::string, double> stage_ms;  ///< "fwd.experts": compute time of all layers, per rank and step
+  StepProfile profile;                     ///< the same of a compute step, with shares and rates
   OverlapSummary overlap, simulated_overlap;
   int num_rounds = 0;
   Timeline measured, simulated;

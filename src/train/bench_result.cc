@@ -59,6 +59,8 @@ nlohmann::json BenchResult::to_json() const {
                       {"unit", "ms"}};
   for (const auto& [name, ms] : candidates) json["candidates"][name] = ms;
   for (const auto& [stage, ms] : stage_ms) json["stages"][stage] = ms;
+  json["matrix_peak_gflops"] = profile.peak / 1e9;
+  json["matrix_utilization"] = profile.utilization();
   for (const auto& row : overlap.kinds) json["collectives"].push_back(to_json(row, num_rounds));
   for (const auto& row : simulated_overlap.kinds) json["simulated_collectives"].push_back(to_json(row, 1));
   return json;
@@ -98,7 +100,8 @@ std::string BenchResult::text() const {
        fmt::format("ms a step, blocking -> overlapped, skew included; {:.1f} % of it hidden", 100 * waiting_hidden())},
       {"CPU time", fmt::format("{:.2f}", cpu_ms),
        fmt::format("ms of a rank in an overlapped step; {:.2f} of it in the transport's threads", transport_cpu_ms)}};
-  return render_text(table) + "\n" + render_text(overlap, num_rounds);
+  return render_text(table) + "\n" + render_text(overlap, num_rounds) + "\nComputing, per rank and step:\n" +
+         render_text(profile.table());
 }
 
 }  // namespace farskip
