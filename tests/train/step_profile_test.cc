@@ -42,7 +42,9 @@ TEST(StepProfile, RowsAddUpToTheStep) {
   double rows_ms = 0;
   for (const auto& row : profile.rows) {
     rows_ms += row.ms;
-    if (row.name == "elsewhere") EXPECT_NEAR(row.ms, 1.5, 1e-9);
+    if (row.name == "elsewhere") {
+      EXPECT_NEAR(row.ms, 1.5, 1e-9);
+    }
   }
   EXPECT_NEAR(rows_ms, step_ms, 1e-9);
   EXPECT_NEAR(profile.flops() / (3 * tokens * model_flops(model, seq_length).total()), 1, 1e-9);
