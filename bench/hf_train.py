@@ -1,18 +1,19 @@
-"""Trains a Hugging Face folder with transformers, as the other side of bench/train_speed.cc (which starts this program).
+"""Trains a Hugging Face folder with transformers: the other side of bench/train_speed.cc, which starts this program.
 
 It reads commands on standard input and answers each with one line on standard output:
   train N   trains on the next N batches; answers "loss ms" of each, in one line
-Settings stand in the arguments; what cannot be had (a library too old, a compiler missing) ends the program with the
-reason on standard error.
+What cannot be had (a library too old, a compiler missing) ends the program with the reason on standard error.
 
-The settings tried for "transformers at its best": the experts as the library runs them by default (a loop over experts),
-by torch's grouped product (experts_implementation="grouped_mm", transformers 5), and batched ("batched_mm"); SDPA
-attention; torch.compile; AdamW fused. `--dtype bf16` holds everything in bf16, moments included, as from_pretrained
-(dtype=bfloat16) gives it: less work than mixed precision. `--dtype mixed` keeps fp32 weights and computes under autocast.
+Settings that are tried for "transformers at its best": experts as the library runs them by default (a loop over
+experts), by torch's grouped product (experts_implementation="grouped_mm", transformers 5) and batched ("batched_mm");
+SDPA attention; torch.compile; AdamW fused. `--dtype bf16` holds everything in bf16, moments included, as
+from_pretrained(dtype=bfloat16) gives it: less work than mixed precision. `--dtype mixed` keeps fp32 weights and
+computes under autocast.
 """
 
 import argparse
 import inspect
+import os
 import sys
 import time
 
@@ -61,7 +62,7 @@ def make_optimizer(model, arguments):
 def main():
     arguments = parse()
     torch.set_num_threads(arguments.threads)
-    tokens = torch.from_file(arguments.tokens, dtype=torch.int64, size=_count(arguments.tokens))
+    tokens = torch.from_file(arguments.tokens, dtype=torch.int64, size=os.path.getsize(arguments.tokens) // 8)
     tokens = tokens.view(-1, arguments.batch, arguments.seq + 1)
     model = load(arguments)
     optimizer = make_optimizer(model, arguments)
@@ -90,12 +91,6 @@ def main():
         if word != "train":
             sys.exit(f"unknown command: {line}")
         print(" ".join(f"{loss!r} {ms!r}" for loss, ms in (step() for _ in range(int(number)))), flush=True)
-
-
-def _count(path):
-    import os
-
-    return os.path.getsize(path) // 8
 
 
 if __name__ == "__main__":
