@@ -2,10 +2,12 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "config/checkpoint_folder.h"
 #include "model/checkpoint.h"
 #include "model/safetensors.h"
 #include "train/checkpoint_writer.h"
+#include "train/load_cost.h"
 
 namespace farskip {
 namespace {
@@ -52,18 +54,25 @@ TrainingState restore_checkpoint(const std::string& root, ParameterSet& paramete
     if (!is_sound(folder, world)) continue;
     const TrainingState state =
         TrainingState::from_json(read_training_state(folder), folder + "/" + training_state_name);
-    load_checkpoint(folder, parameters);
+    LoadReport report = load_checkpoint(folder, parameters);
+    const double begin_s = monotonic_seconds();
     const SafetensorsReader moments(folder + "/optimizer.safetensors.index.json");
     for (const auto& info : parameters.table().parameters()) {
       auto restore = [&](const char* moment, const at::Tensor& tensor) {
         parameters.for_each_piece(info.id, tensor, [&](const TensorPiece& piece, at::Tensor block) {
-          block.copy_(moments.tensor(fmt::format("{}.{}", moment, piece.name)));
+          const std::string name = fmt::format("{}.{}", moment, piece.name);
+          block.copy_(moments.tensor(name));
+          moments.release(name);
         });
       };
       restore("exp_avg", optimizer.exp_avg(info.id));
       restore("exp_avg_sq", optimizer.exp_avg_sq(info.id));
     }
     optimizer.set_num_steps(state.optimizer_steps);
+    report.bytes_read += moments.bytes_read();
+    report.bytes_in_folder += moments.bytes_in_all();
+    report.seconds += monotonic_seconds() - begin_s;
+    log_load_cost(folder, report, world);
     return state;
   }
   fail("{}: none of its checkpoints is sound; start without load, or bring a backup back", root);

@@ -11,6 +11,7 @@
 #include "model/initialize.h"
 #include "nn/loss.h"
 #include "schedule/schedule.h"
+#include "train/load_cost.h"
 
 namespace farskip {
 
@@ -64,7 +65,7 @@ TrainingSession::TrainingSession(const TrainConfig& config, World& world, Sample
                               config_.init_method_std.value_or(model_.config.initializer_range)});
     parameters_->update_values();
   } else {
-    load_checkpoint(config_.load, *parameters_);
+    log_load_cost(config_.load, load_checkpoint(config_.load, *parameters_), *communicators_.world);
   }
   StageMathOptions math;
   math.expert_ranks = layout_.ep;
