@@ -3,7 +3,6 @@
 #include <cstdio>
 #include <memory>
 
-#include "base/log.h"
 #include "cli/command.h"
 #include "cli/dry_run.h"
 #include "train/trainer.h"
@@ -33,13 +32,7 @@ void run_train(const TrainArguments& arguments) {
   }
   const TrainingModel model = TrainingModel::load(config);
   const TrainData data = TrainData::open(config, model.config.vocab_size);
-  const int status = run_on_ranks(launch, [&](RankContext& context) {
-    const TrainSummary summary = train(config, data, context);
-    if (context.world.rank() == 0 && !config.report.empty()) {
-      write_report(config, summary, config.report);
-      log_info(fmt::format("report: {}", config.report));
-    }
-  });
+  const int status = run_on_ranks(launch, [&](RankContext& context) { train(config, data, context); });
   if (status != 0) throw CLI::RuntimeError(status);
 }
 
