@@ -23,7 +23,7 @@
 #include <sstream>
 
 #include "base/files.h"
-#include "base/memory.h"
+#include "base/process_memory.h"
 #include "base/stats.h"
 #include "bench/peer.h"
 #include "exec/profile.h"

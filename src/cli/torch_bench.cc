@@ -5,7 +5,7 @@
 
 #include "base/files.h"
 #include "base/log.h"
-#include "base/memory.h"
+#include "base/process_memory.h"
 #include "cli/command.h"
 #include "layer/connectivity.h"
 #include "sim/search.h"

@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "base/log.h"
-#include "base/memory.h"
+#include "base/process_memory.h"
 #include "cli/command.h"
 #include "cli/dry_run.h"
 #include "train/trainer.h"
@@ -35,13 +35,7 @@ void run_train(const TrainArguments& arguments) {
   keep_freed_memory();
   const TrainingModel model = TrainingModel::load(config);
   const TrainData data = TrainData::open(config, model.config.vocab_size);
-  const int status = run_on_ranks(launch, [&](RankContext& context) {
-    const TrainSummary summary = train(config, data, context);
-    if (context.world.rank() == 0 && !config.report.empty()) {
-      write_report(config, summary, config.report);
-      log_info(fmt::format("report: {}", config.report));
-    }
-  });
+  const int status = run_on_ranks(launch, [&](RankContext& context) { train(config, data, context); });
   if (status != 0) throw CLI::RuntimeError(status);
 }
 

@@ -115,7 +115,11 @@ void add_run(Settings& table, TrainConfig& c) {
   table.add("log_interval", c.log_interval, 10, "Steps between log lines.", Range::at_least(1));
   table.add("log_file", c.log_file, "", "JSON lines, one per logged step and evaluation; empty: none.");
   table.add("tensorboard_dir", c.tensorboard_dir, "", "Folder for TensorBoard's event files; empty: none.");
-  table.add("report", c.report, "", "Report of the run as one HTML page; empty: none.");
+  table.add("report", c.report, "",
+            "Report of the run as one HTML page, to be opened while the run goes on; empty: none.");
+  table.add("report_interval", c.report_interval, 10.0,
+            "Seconds between renewals of the report while the run goes on; 0: written at the end alone.",
+            Range::at_least(0));
 }
 
 /// Sizes of "ep=2,dp=1", 0 where a size is not named.

@@ -99,6 +99,7 @@ struct TrainConfig {
   std::string log_file;
   std::string tensorboard_dir;
   std::string report;
+  double report_interval;  ///< seconds; 0: at the end alone
 
   /// Replicas of each expert (Layout::dp): 0 until `layout` or resolve() says. Megatron's data-parallel size is
   /// expert_model_parallel_size * data_parallel.

@@ -15,11 +15,15 @@ namespace farskip {
 struct LoadReport {
   int64_t num_tensors = 0;           ///< that this rank read
   std::vector<std::string> ignored;  ///< tensors of the folder that the model has no use for, see load_checkpoint
+  uint64_t bytes_read = 0;           ///< of tensors, by this rank
+  uint64_t bytes_in_folder = 0;      ///< of all its tensors
+  double seconds = 0;
 };
 
 /// Reads the parameters and buffers this rank holds from a folder (or a single .safetensors file) and updates the
-/// values. Each rank reads only its own experts. Throws Error, with counts and the first names, for tensors that are
-/// missing, that the model does not have, or whose shape or dtype is wrong; nothing has been changed then.
+/// values. Each rank reads only its own experts, and holds no more of the files than one tensor at a time. Throws
+/// Error, with counts and the first names, for tensors that are missing, that the model does not have, or whose shape
+/// or dtype is wrong; nothing has been changed then.
 ///
 /// Ignored, but reported: layers past the model's last (multi-token prediction), rotary_emb.inv_freq (computed, not
 /// learned), and lm_head.weight where embeddings are tied, provided that it equals the embedding.

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "config/checkpoint_folder.h"
 #include "model/checkpoint.h"
 #include "model/safetensors.h"
@@ -101,21 +102,27 @@ std::vector<std::string> check_folder(const SafetensorsReader& reader, const Par
 
 LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters) {
   const at::NoGradGuard no_grad;
+  const double begin_s = monotonic_seconds();
   const SafetensorsReader reader(resolve_model_folder(folder));
   const ParameterTable& table = parameters.table();
   LoadReport report;
   report.ignored = check_folder(reader, table);
+  const auto read = [&](const std::string& name, const at::Tensor& to) {
+    to.copy_(reader.tensor(name));
+    reader.release(name);
+    ++report.num_tensors;
+  };
   for (const auto& info : table.parameters()) {
-    parameters.for_each_piece(info.id, parameters.stored(info.id), [&](const TensorPiece& piece, at::Tensor block) {
-      block.copy_(reader.tensor(piece.name));
-      ++report.num_tensors;
-    });
+    parameters.for_each_piece(info.id, parameters.stored(info.id),
+                              [&](const TensorPiece& piece, const at::Tensor& block) { read(piece.name, block); });
   }
   for (size_t i = 0; i < table.buffers().size(); ++i) {
-    parameters.buffer(static_cast<int>(i)).copy_(reader.tensor(table.buffers()[i].name));
-    ++report.num_tensors;
+    read(table.buffers()[i].name, parameters.buffer(static_cast<int>(i)));
   }
   parameters.update_values();
+  report.bytes_read = reader.bytes_read();
+  report.bytes_in_folder = reader.bytes_in_all();
+  report.seconds = monotonic_seconds() - begin_s;
   return report;
 }
 

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/process_memory.h"
 
 namespace farskip {
 
@@ -86,6 +87,7 @@ const TensorSpec& SafetensorsReader::spec(const std::string& name) const { retur
 
 at::Tensor SafetensorsReader::tensor(const std::string& name) const {
   const Place& found = place(name);
+  bytes_read_ += found.spec.num_bytes();
   const auto options = at::TensorOptions().dtype(found.spec.dtype);
   void* bytes = const_cast<std::byte*>(found.file->data()) + found.begin;  // from_blob knows no read-only tensor
   if (found.spec.dtype == at::kBool) {  // any byte but 0 is true; a C++ bool may only be 0 or 1
@@ -99,6 +101,17 @@ at::Tensor SafetensorsReader::tensor(const std::string& name) const {
   }
   const auto keep_mapped = [file = found.file](void*) {};
   return at::from_blob(bytes, found.spec.shape, keep_mapped, options);
+}
+
+void SafetensorsReader::release(const std::string& name) const {
+  const Place& found = place(name);
+  release_mapped(found.file->data() + found.begin, found.spec.num_bytes());
+}
+
+uint64_t SafetensorsReader::bytes_in_all() const {
+  uint64_t bytes = 0;
+  for (const auto& [name, place] : tensors_) bytes += place.spec.num_bytes();
+  return bytes;
 }
 
 }  // namespace farskip

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
@@ -36,6 +37,12 @@ class SafetensorsReader {
   /// The tensor on the CPU, as a read-only view of the mapped file, which stays mapped while the tensor lives. Writing
   /// to it is an error that ends the process: clone first. (Booleans and misaligned tensors are copies.)
   at::Tensor tensor(const std::string& name) const;
+  /// To be told when a tensor has been used: its pages need no memory of this process until it is asked for again.
+  void release(const std::string& name) const;
+  /// Bytes of all tensors that tensor() has given, each time they were.
+  uint64_t bytes_read() const { return bytes_read_; }
+  /// Bytes of all tensors.
+  uint64_t bytes_in_all() const;
   /// __metadata__ of the files, merged.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
@@ -54,6 +61,7 @@ class SafetensorsReader {
   std::string source_;
   std::map<std::string, Place> tensors_;
   std::map<std::string, std::string> metadata_;
+  mutable std::atomic<uint64_t> bytes_read_ = 0;
 };
 
 }  // namespace farskip

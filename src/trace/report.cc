@@ -1,5 +1,7 @@
 #include "trace/report.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "trace/drawing.h"
 #include "trace/report_style.h"
@@ -73,12 +75,14 @@ void HtmlReport::add_details(const std::string& summary, const std::string& text
 }
 
 std::string HtmlReport::html() const {
+  const std::string reload =
+      reload_s_ > 0 ? fmt::format("<meta http-equiv=\"refresh\" content=\"{:.0f}\">\n", std::max(1.0, reload_s_)) : "";
   std::string out = fmt::format(
       "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" "
-      "content=\"width=device-width,initial-scale=1\">\n<title>{0}</title>\n<style>{1}</style>\n"
+      "content=\"width=device-width,initial-scale=1\">\n{2}<title>{0}</title>\n<style>{1}</style>\n"
       "</head>\n<body>\n<main>\n<h1>{0}</h1>\n",
-      escape_xml(title_), kReportStyle);
+      escape_xml(title_), kReportStyle, reload);
   if (!subtitle_.empty()) out += "<p class=\"subtitle\">" + escape_xml(subtitle_) + "</p>\n";
   return out + body_ + (in_charts_ ? "</div>\n" : "") + "</main>\n</body>\n</html>\n";
 }

@@ -16,6 +16,9 @@ class HtmlReport {
  public:
   explicit HtmlReport(std::string title, std::string subtitle = "");
 
+  /// The page loads itself again after so many seconds (whole ones, at least 1); 0: it does not.
+  void reload_after(double seconds) { reload_s_ = seconds; }
+
   /// Levels 2 and 3.
   void add_heading(const std::string& text, int level = 2);
   void add_paragraph(const std::string& text);
@@ -39,6 +42,7 @@ class HtmlReport {
   std::string title_;
   std::string subtitle_;
   std::string body_;
+  double reload_s_ = 0;
   bool in_charts_ = false;
 };
 

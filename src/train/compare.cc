@@ -6,6 +6,7 @@
 #include "data/trigram.h"
 #include "trace/render.h"
 #include "trace/report.h"
+#include "train/run_page.h"
 
 namespace farskip {
 
@@ -21,6 +22,7 @@ CompareResult compare(const CompareOptions& options, const TrainData& data, Rank
     bench.link = {run.bench.link_spec, 0};
     TrainConfig config = options.config;
     config.connectivity = connectivity;
+    config.report.clear();  // the comparison's
     if (!options.output.empty()) config.export_folder = options.output + "/" + connectivity;
     context.link->set_spec(run.bench.link_spec);
     run.train = train(config, data, context);
@@ -93,7 +95,7 @@ void write_compare_report(const CompareOptions& options, const CompareResult& re
     report.add_table(overlap_table(run.bench.overlap, run.bench.num_rounds));
     report.add_timeline(render_svg({run.bench.simulated, run.bench.measured}),
                         "one step: simulated above, measured below, rank 0");
-    report.add_heatmap(expert_load_heatmap(run.train));
+    report.add_heatmap(expert_load_heatmap(run.train.load));
   }
   write_file(path, report.html());
 }

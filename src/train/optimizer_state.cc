@@ -64,6 +64,7 @@ at::Tensor StateReader::read(const std::string& kind, const StateRun& run) const
     if (begin >= end) continue;
     const at::Tensor stored = reader_.tensor(part.name).reshape({-1});
     out.narrow(0, begin - run.begin, end - begin).copy_(stored.narrow(0, begin - part.begin, end - begin));
+    reader_.release(part.name);
     filled += end - begin;
   }
   if (filled != run.size)

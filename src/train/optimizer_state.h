@@ -42,6 +42,7 @@ class StateReader {
   bool contains(const std::string& kind, const std::string& tensor) const;
   /// fp32 [run.size]. Throws Error where a part of it is missing.
   at::Tensor read(const std::string& kind, const StateRun& run) const;
+  const SafetensorsReader& reader() const { return reader_; }
 
  private:
   struct Part {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/process_memory.h"
 #include "base/stats.h"
 
 namespace farskip {
@@ -28,12 +29,26 @@ std::optional<Straggler> find_straggler(const std::vector<double>& ms_of_rank, d
   return Straggler{static_cast<int>(slowest - ms_of_rank.begin()), *slowest, usual};
 }
 
+namespace {
+
+/// A number of each rank.
+std::vector<double> of_ranks(double own, Transport& world, const char* name) {
+  at::Tensor all = at::full({1}, own, at::kDouble);
+  if (world.size() > 1) all = world.all_gather(all, name).await();
+  return {all.const_data_ptr<double>(), all.const_data_ptr<double>() + all.numel()};
+}
+
+}  // namespace
+
 std::vector<double> RankTimes::gather(Transport& world) {
   FARSKIP_CHECK(!ms_.empty());
-  at::Tensor own = at::full({1}, median(ms_), at::kDouble);
+  const double own = median(ms_);
   ms_.clear();
-  const at::Tensor all = world.size() > 1 ? world.all_gather(own, "rank times").await() : own;
-  return {all.const_data_ptr<double>(), all.const_data_ptr<double>() + all.numel()};
+  return of_ranks(own, world, "rank times");
+}
+
+std::vector<double> peak_memory_of_ranks(Transport& world) {
+  return of_ranks(static_cast<double>(peak_resident_bytes()), world, "rank memory");
 }
 
 }  // namespace farskip

@@ -1,5 +1,5 @@
 #pragma once
-// How long each rank computes, to find the one that all others wait for.
+// How long each rank computes, to find the one that all others wait for; how much memory each needs.
 
 #include <optional>
 #include <string>
@@ -34,5 +34,9 @@ class RankTimes {
  private:
   std::vector<double> ms_;
 };
+
+/// The most that each rank's process has had in memory, in bytes. Ranks that are threads of one process share it. Called
+/// by all ranks.
+std::vector<double> peak_memory_of_ranks(Transport& world);
 
 }  // namespace farskip

@@ -2,10 +2,12 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "config/checkpoint_folder.h"
 #include "model/checkpoint.h"
 #include "model/safetensors.h"
 #include "train/checkpoint_writer.h"
+#include "train/load_cost.h"
 #include "train/optimizer_state.h"
 
 namespace farskip {
@@ -53,20 +55,29 @@ TrainingState restore_checkpoint(const std::string& root, ParameterSet& paramete
     if (!is_sound(folder, world)) continue;
     const TrainingState state =
         TrainingState::from_json(read_training_state(folder), folder + "/" + training_state_name);
-    load_checkpoint(folder, parameters);
-    const StateReader reader(folder + "/optimizer.safetensors.index.json");
+    LoadReport report = load_checkpoint(folder, parameters);
+    const double begin_s = monotonic_seconds();
+    const StateReader state_of(folder + "/optimizer.safetensors.index.json");
     const SafetensorsReader weights(resolve_model_folder(folder));
     const ParameterShards& shards = optimizer.shards();
     for (const StateRun& run :
          state_runs(parameters.table(), shards.slices(), parameters.first_expert(), parameters.num_local_experts())) {
       auto part = [&](const at::Tensor& slice) { return slice.narrow(0, run.at, run.size); };
-      part(optimizer.exp_avg(run.slice)).copy_(reader.read("exp_avg", run));
-      part(optimizer.exp_avg_sq(run.slice)).copy_(reader.read("exp_avg_sq", run));
-      const at::Tensor weight = weights.tensor(run.tensor).reshape({-1}).narrow(0, run.begin, run.size);
-      part(shards.main(run.slice)).copy_(reader.contains("main", run.tensor) ? reader.read("main", run) : weight);
+      part(optimizer.exp_avg(run.slice)).copy_(state_of.read("exp_avg", run));
+      part(optimizer.exp_avg_sq(run.slice)).copy_(state_of.read("exp_avg_sq", run));
+      const at::Tensor& main = shards.main(run.slice);
+      if (state_of.contains("main", run.tensor)) {
+        part(main).copy_(state_of.read("main", run));
+      } else if (!main.is_alias_of(parameters.stored(run.parameter))) {
+        part(main).copy_(weights.tensor(run.tensor).reshape({-1}).narrow(0, run.begin, run.size));
+      }
     }
     parameters.update_values();
     optimizer.set_num_steps(state.optimizer_steps);
+    report.bytes_read += state_of.reader().bytes_read();
+    report.bytes_in_folder += state_of.reader().bytes_in_all();
+    report.seconds += monotonic_seconds() - begin_s;
+    log_load_cost(folder, report, world);
     return state;
   }
   fail("{}: none of its checkpoints is sound; start without load, or bring a backup back", root);

@@ -12,6 +12,7 @@
 #include "model/initialize.h"
 #include "nn/loss.h"
 #include "schedule/schedule.h"
+#include "train/load_cost.h"
 
 namespace farskip {
 
@@ -65,7 +66,7 @@ TrainingSession::TrainingSession(const TrainConfig& config, World& world, Sample
                               config_.init_method_std.value_or(model_.config.initializer_range)});
     parameters_->update_values();
   } else {
-    load_checkpoint(config_.load, *parameters_);
+    log_load_cost(config_.load, load_checkpoint(config_.load, *parameters_), *communicators_.world);
   }
   shards_ = std::make_unique<ParameterShards>(*parameters_, layout_, world.rank(), config_.use_distributed_optimizer);
   StageMathOptions math;

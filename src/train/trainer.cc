@@ -4,12 +4,9 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <optional>
-#include <sstream>
 
 #include "base/error.h"
-#include "base/event_file.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "base/progress.h"
@@ -20,8 +17,8 @@
 #include "sim/exposure.h"
 #include "sim/search.h"
 #include "train/rank_times.h"
+#include "train/run_log.h"
 #include "train/signals.h"
-#include "train/step_log.h"
 
 namespace farskip {
 
@@ -51,26 +48,43 @@ class Trainer {
     }
     // Better now than after the last step.
     if (session_.is_first() && !config_.export_folder.empty()) create_parent_folders(config_.export_folder);
-    if (session_.is_first() && !config_.log_file.empty()) open_log();
-    if (session_.is_first() && !config_.tensorboard_dir.empty()) events_.emplace(config_.tensorboard_dir);
+    if (session_.is_first()) log_.emplace(config_, first_iteration_, first_page());
   }
 
   TrainSummary run() {
-    announce();
+    try {
+      announce();
+      const bool finished = run_steps();
+      if (finished) finish();
+      if (LiveReport* report = live_report()) {
+        report->end(finished ? RunState::finished : RunState::stopped,
+                    finished ? "" : "It goes on from its checkpoint with auto_resume=true.");
+        log_info(fmt::format("report: {}", config_.report));
+      }
+    } catch (const std::exception& error) {
+      if (LiveReport* report = live_report()) report->end(RunState::failed, error.what());
+      throw;
+    }
+    return std::move(summary_);
+  }
+
+ private:
+  /// False where it was asked to end before the last step.
+  bool run_steps() {
     double since_log_us = 0;
     for (int64_t iteration = first_iteration_; iteration < config_.train_iters; ++iteration) {
       pass_signals_on();
       StepResult step = session_.step(iteration, schedule_);
+      step.timeline.title = "measured: " + schedule_.name;
       const double step_ms = (step.end_us - step.begin_us) / 1e3;
       since_log_us += step.end_us - step.begin_us;
       if (std::isfinite(session_.stats().loss)) summary_.losses.emplace_back(iteration + 1, session_.stats().loss);
-      summary_.step_ms.push_back(step_ms);
       rank_times_.add(step);
-      write_log(iteration, step_ms);
+      if (log_) log_->step(record(iteration, step_ms), session_.stats(), session_.guard().reason());
       heed_guard(iteration);
       if ((iteration + 1) % config_.log_interval == 0) {
         print_line(iteration, since_log_us / 1e3 / static_cast<double>(config_.log_interval));
-        report_straggler();
+        report_ranks(iteration);
         since_log_us = 0;
       }
       if (searching_) profile(iteration, step);
@@ -87,18 +101,41 @@ class Trainer {
       if (end && !last) {
         if (session_.is_first())
           log_info(fmt::format("asked to end: saved iteration {}; auto_resume=true goes on from it", iteration + 1));
-        return std::move(summary_);
+        return false;
       }
+      if (LiveReport* report = live_report(); report && report->due()) renew(*report, iteration);
     }
     if (!config_.export_folder.empty()) {
       session_.export_model(config_.export_folder);
       if (session_.is_first()) log_info(fmt::format("model exported to {}", config_.export_folder));
     }
-    finish();
-    return std::move(summary_);
+    return true;
   }
 
- private:
+  LiveReport* live_report() { return log_ ? log_->report() : nullptr; }
+
+  RunPage first_page() const {
+    RunPage page;
+    page.model = config_.model;
+    page.connectivity = summary_.connectivity;
+    page.layout = config_.layout;
+    page.schedule = schedule_.name;
+    page.recipe = train_recipe(config_);
+    page.train_iters = config_.train_iters;
+    return page;
+  }
+
+  /// Brings what the log's lines do not say up to date.
+  void renew(LiveReport& report, int64_t iteration) {
+    RunPage& page = report.page();
+    page.schedule = schedule_.name;
+    page.left_s = left_s(iteration);
+    page.measured = last_.timeline;
+    page.overlap = summarize(measure_overlap(page.measured, hint_));
+    page.simulated = summary_.simulated;
+    report.renew();
+  }
+
   CostTable modelled_costs() const {
     Workload load;
     load.sequences = static_cast<double>(config_.micro_batch_size);
@@ -123,22 +160,6 @@ class Trainer {
                          config_.load, state.layout, format_duration(monotonic_seconds() - begin_s)));
     if (first_iteration_ >= config_.train_iters)
       log_warning(fmt::format("nothing is left to do: train_iters={} steps are done", config_.train_iters));
-  }
-
-  /// A resumed run goes on with its log; lines of steps that are done again are dropped.
-  void open_log() {
-    create_parent_folders(config_.log_file);
-    std::string kept;
-    if (first_iteration_ > 0 && std::filesystem::is_regular_file(config_.log_file)) {
-      std::istringstream lines(read_file(config_.log_file));
-      for (std::string line; std::getline(lines, line);) {
-        const auto entry = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-        if (entry.is_object() && entry.value("iteration", first_iteration_ + 1) <= first_iteration_)
-          kept += line + "\n";
-      }
-    }
-    log_file_.open(config_.log_file);
-    if (!(log_file_ << kept << std::flush)) fail("log_file={}: cannot be written", config_.log_file);
   }
 
   void pass_signals_on() {
@@ -171,9 +192,10 @@ class Trainer {
       writer_->wait();
       session_.communicators().world->barrier("checkpoint");
     }
-    if (session_.is_first())
-      log_info(fmt::format("checkpoint of iteration {}: {} in {}; training waited {}", iteration,
-                           last ? "written" : "begun", config_.save, format_duration(monotonic_seconds() - begin_s)));
+    if (!session_.is_first()) return;
+    log_info(fmt::format("checkpoint of iteration {}: {} in {}; training waited {}", iteration,
+                         last ? "written" : "begun", config_.save, format_duration(monotonic_seconds() - begin_s)));
+    if (LiveReport* report = live_report()) report->page().last_saved = iteration;
   }
 
   void announce() {
@@ -188,6 +210,10 @@ class Trainer {
     log_info(fmt::format("layout {}, {} microbatches of {} x {} tokens per rank and step, link {}", config_.layout,
                          config_.num_microbatches(), config_.micro_batch_size, config_.seq_length,
                          context_.link->spec().to_string()));
+    if (LiveReport* report = live_report(); report && report->due()) {
+      report->renew();
+      log_info(fmt::format("report: {}, renewed every {}", config_.report, format_duration(config_.report_interval)));
+    }
   }
 
   /// After a few steps of the paper's order the search has measured times to go by. No bit of the training changes.
@@ -199,6 +225,7 @@ class Trainer {
     costs_ = profile_.table(context_.link->spec(), *session_.communicators().world);
     const SearchResult found = search_schedule(session_.graph(), costs_);
     schedule_ = found.schedule;
+    if (live_report()) simulate_step();
     if (session_.is_first()) {
       log_info(fmt::format("schedule: {}, {:.1f} ms a step in simulation (paper: {:.1f})", schedule_.name,
                            found.step_us / 1e3, found.candidates.front().step_us / 1e3));
@@ -211,16 +238,9 @@ class Trainer {
     const double loss = session_.evaluate(samples_of(data_.valid, data_.masked), samples);
     summary_.validation_losses.emplace_back(iteration, loss);
     if (!session_.is_first()) return;
-    if (events_) {
-      events_->add(iteration, {{"lm loss validation", loss}});
-      events_->flush();
-    }
+    log_->validation(iteration, loss, samples);
     log_info(fmt::format("validation loss at iteration {}: {:.4f} | PPL: {:.3f} | {} samples", iteration, loss,
                          std::exp(loss), samples));
-    if (log_file_.is_open()) {
-      log_file_ << nlohmann::json{{"iteration", iteration}, {"validation_loss", loss}, {"samples", samples}} << "\n"
-                << std::flush;
-    }
   }
 
   /// A skipped step is told; a run that has lost its way goes back to its last checkpoint, and on with the next batch.
@@ -252,40 +272,37 @@ class Trainer {
       give_up(iteration, fmt::format("{}, again after going back to iteration {}", reason, restored));
     rolled_back_to_ = restored;
     session_.guard().rolled_back();
-    if (session_.is_first()) {
-      log_warning(
-          fmt::format("iteration {}: {}; weights and moments are again those of iteration {}, training goes on "
-                      "with the next batch",
-                      iteration + 1, reason, restored));
-    }
+    if (!session_.is_first()) return;
+    const std::string text =
+        fmt::format("{}; weights and moments are again those of iteration {}, training goes on with the next batch",
+                    reason, restored);
+    log_warning(fmt::format("iteration {}: {}", iteration + 1, text));
+    log_->event(iteration + 1, text);
   }
 
-  void report_straggler() {
-    const auto straggler = find_straggler(rank_times_.gather(*session_.communicators().world));
-    if (straggler && session_.is_first()) log_warning(straggler->to_string());
+  void report_ranks(int64_t iteration) {
+    const std::vector<double> ms_of_rank = rank_times_.gather(*session_.communicators().world);
+    const std::vector<double> peaks = peak_memory_of_ranks(*session_.communicators().world);
+    if (!session_.is_first()) return;
+    log_->peak_memory(iteration + 1, peaks);
+    log_->computing_ms(iteration + 1, ms_of_rank);
+    if (const auto straggler = find_straggler(ms_of_rank)) log_warning(straggler->to_string());
   }
 
   StepRecord record(int64_t iteration, double step_ms) const {
     return {iteration + 1, session_.position(iteration), config_.seq_length, step_ms};
   }
 
-  void write_log(int64_t iteration, double step_ms) {
-    if (events_) {
-      events_->add(iteration + 1, step_scalars(record(iteration, step_ms), session_.stats()));
-      if ((iteration + 1) % config_.log_interval == 0) events_->flush();
-    }
-    if (!log_file_.is_open()) return;
-    log_file_ << step_line(record(iteration, step_ms), session_.stats(), session_.guard().reason()) << "\n"
-              << std::flush;
-    if (!log_file_) fail("log_file={}: writing failed; is the disk full?", config_.log_file);
+  /// Until the last step, at the pace so far.
+  double left_s(int64_t iteration) const {
+    return (monotonic_seconds() - started_s_) / static_cast<double>(iteration + 1 - first_iteration_) *
+           static_cast<double>(config_.train_iters - iteration - 1);
   }
 
   void print_line(int64_t iteration, double step_ms) {
     if (!session_.is_first()) return;
     const StepStats& stats = session_.stats();
     const StepRecord at = record(iteration, step_ms);
-    const double left_s = (monotonic_seconds() - started_s_) / static_cast<double>(iteration + 1 - first_iteration_) *
-                          static_cast<double>(config_.train_iters - iteration - 1);
     std::printf(
         " iteration %8ld/%8ld | consumed samples: %12ld | elapsed time per iteration (ms): %.1f | "
         "tokens per second: %.0f | learning rate: %.6E | global batch size: %5ld | lm loss: %.6E | "
@@ -293,7 +310,7 @@ class Trainer {
         static_cast<long>(iteration + 1), static_cast<long>(config_.train_iters),
         static_cast<long>(at.position.consumed_samples + at.position.batch_size), step_ms, at.tokens_per_second(),
         stats.lr, static_cast<long>(at.position.batch_size), stats.loss, stats.gradient_norm,
-        format_duration(left_s).c_str());
+        format_duration(left_s(iteration)).c_str());
     std::fflush(stdout);
   }
 
@@ -302,14 +319,25 @@ class Trainer {
     summary_.schedule = schedule_.name;
     summary_.load = session_.stats().load;
     summary_.measured = last_.timeline;
-    summary_.measured.title = "measured: " + schedule_.name;
     if (costs_.us.empty()) {
       CostProfile profile(session_.graph());
       profile.add(last_);
       costs_ = profile.table(context_.link->spec(), *session_.communicators().world);
     }
-    const auto hint = exposure_hint(session_.graph(), costs_, config_.schedule != "reference");
-    summary_.overlap = summarize(measure_overlap(last_.timeline, hint));
+    simulate_step();
+    summary_.overlap = summarize(measure_overlap(last_.timeline, hint_));
+    if (LiveReport* report = live_report()) {
+      RunPage& page = report->page();
+      page.schedule = summary_.schedule;
+      page.measured = summary_.measured;
+      page.simulated = summary_.simulated;
+      page.overlap = summary_.overlap;
+    }
+  }
+
+  /// What costs_ say of schedule_.
+  void simulate_step() {
+    hint_ = exposure_hint(session_.graph(), costs_, config_.schedule != "reference");
     summary_.simulated = simulate(session_.graph(), schedule_, costs_).timeline;
     summary_.simulated.title = "simulated: " + schedule_.name;
   }
@@ -323,14 +351,14 @@ class Trainer {
   bool searching_;
   Schedule schedule_;
   CostTable costs_;
+  ExposureHint hint_;  ///< by costs_; null without
   StepResult last_;
   TrainSummary summary_;
-  std::ofstream log_file_;
+  std::optional<RunLog> log_;  ///< on rank 0
   std::optional<CheckpointWriter> writer_;
   int64_t first_iteration_ = 0;  ///< steps done before this run
   int64_t rolled_back_to_ = -1;  ///< iteration of the checkpoint; -1: never
   SignalCounts signals_ = signals_received();
-  std::optional<EventFile> events_;
   RankTimes rank_times_;
 };
 

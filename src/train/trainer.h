@@ -15,7 +15,6 @@ namespace farskip {
 struct TrainSummary {
   std::vector<std::pair<int64_t, double>> losses;             ///< (iteration, training loss)
   std::vector<std::pair<int64_t, double>> validation_losses;  ///< (iteration, validation loss)
-  std::vector<double> step_ms;
   std::vector<std::vector<int64_t>> load;  ///< of the last step
   std::string schedule;                    ///< name of the schedule used last
   OverlapSummary overlap;                  ///< of the last recorded step
@@ -25,11 +24,5 @@ struct TrainSummary {
 
 /// Trains on this rank. `config` is resolved. Returns the summary on every rank (complete on rank 0).
 TrainSummary train(const TrainConfig& config, const TrainData& data, RankContext& context);
-
-/// Rows per expert and layer in the last step.
-Heatmap expert_load_heatmap(const TrainSummary& summary);
-
-/// Writes the HTML report of one run.
-void write_report(const TrainConfig& config, const TrainSummary& summary, const std::string& path);
 
 }  // namespace farskip

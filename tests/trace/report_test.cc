@@ -39,12 +39,15 @@ TEST(Report, IsWellFormedSelfContainedAndEscaped) {
   report.add_bar_chart(overlap_bars("bars", summarize(measure_overlap(sample_timeline("", 3, 2)))));
   report.add_timeline(render_svg({sample_timeline("planned", 2)}), "caption &");
   report.add_details("schedule", "a\n<b");
+  EXPECT_THAT(report.html(), Not(HasSubstr("http-equiv")));
+  report.reload_after(4.6);
   const std::string html = report.html();
   EXPECT_EQ(xml_error(as_xml(html)), "");
   EXPECT_THAT(html, Not(HasSubstr("<script")));
   EXPECT_THAT(html, Not(HasSubstr("src=")));
   EXPECT_THAT(html, Not(HasSubstr("@import")));
   EXPECT_THAT(html, HasSubstr("&lt;script&gt;"));
+  EXPECT_THAT(html, HasSubstr("<meta http-equiv=\"refresh\" content=\"5\">"));
   EXPECT_THAT(html, HasSubstr("<tr class=\"group\"><td>&lt;standard&gt;</td><td class=\"number\">2.2</td></tr>"));
   EXPECT_THAT(html, HasSubstr("window too short"));
 }

@@ -1,0 +1,89 @@
+#include "train/run_log.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/log.h"
+
+namespace farskip {
+namespace {
+
+/// Log intervals whose computing times the report shows.
+constexpr size_t kShownIntervals = 20;
+
+}  // namespace
+
+RunLog::RunLog(const TrainConfig& config, int64_t first_iteration, RunPage page)
+    : log_file_(config.log_file), log_interval_(config.log_interval) {
+  if (!config.report.empty()) {
+    page.history = RunHistory(config.seq_length);
+    report_.emplace(config.report, config.report_interval, std::move(page));
+  }
+  if (!log_file_.empty()) open_file(log_file_, first_iteration);
+  if (!config.tensorboard_dir.empty()) events_.emplace(config.tensorboard_dir);
+}
+
+void RunLog::open_file(const std::string& path, int64_t first_iteration) {
+  create_parent_folders(path);
+  std::string kept;
+  if (first_iteration > 0 && std::filesystem::is_regular_file(path)) {
+    std::istringstream lines(read_file(path));
+    for (std::string line; std::getline(lines, line);) {
+      const auto entry = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+      if (!entry.is_object() || entry.value("iteration", first_iteration + 1) > first_iteration) continue;
+      kept += line + "\n";
+      if (report_) report_->page().history.add(entry);
+    }
+  }
+  file_.open(path);
+  if (!(file_ << kept << std::flush)) fail("log_file={}: cannot be written", path);
+}
+
+void RunLog::add_line(const nlohmann::json& line) {
+  if (report_) report_->page().history.add(line);
+  if (!file_.is_open()) return;
+  file_ << line << "\n" << std::flush;
+  if (!file_) fail("log_file={}: writing failed; is the disk full?", log_file_);
+}
+
+void RunLog::step(const StepRecord& record, const StepStats& stats, const std::string& reason) {
+  if (events_) {
+    events_->add(record.iteration, step_scalars(record, stats));
+    if (record.iteration % log_interval_ == 0) events_->flush();
+  }
+  if (report_) report_->page().load = stats.load;
+  if (report_ || file_.is_open()) add_line(step_line(record, stats, reason));
+}
+
+void RunLog::validation(int64_t iteration, double loss, int64_t samples) {
+  if (events_) {
+    events_->add(iteration, {{"lm loss validation", loss}});
+    events_->flush();
+  }
+  add_line({{"iteration", iteration}, {"validation_loss", loss}, {"samples", samples}});
+}
+
+void RunLog::event(int64_t iteration, const std::string& text) {
+  add_line({{"iteration", iteration}, {"event", text}});
+}
+
+void RunLog::peak_memory(int64_t iteration, const std::vector<double>& bytes_of_rank) {
+  const auto most = std::max_element(bytes_of_rank.begin(), bytes_of_rank.end());
+  if (*most < 1.02 * told_bytes_) return;
+  told_bytes_ = *most;
+  log_info(fmt::format("memory: a rank's process has held at most {:.0f} MiB (rank {})", *most / (1 << 20),
+                       most - bytes_of_rank.begin()));
+  add_line({{"iteration", iteration}, {"peak_memory_bytes", bytes_of_rank}});
+}
+
+void RunLog::computing_ms(int64_t iteration, const std::vector<double>& ms_of_rank) {
+  if (!report_) return;
+  auto& shown = report_->page().rank_ms;
+  shown.emplace_back(iteration, ms_of_rank);
+  if (shown.size() > kShownIntervals) shown.erase(shown.begin());
+}
+
+}  // namespace farskip

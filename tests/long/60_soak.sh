@@ -1,0 +1,159 @@
+#!/bin/bash
+# Two ranks over Gloo train for MINUTES (`60_soak.sh MINUTES`, default 10) under faults, and then undisturbed the same
+# steps again. Ranks stand still for moments (SIGSTOP), a connection between them is dropped, a rank is killed; the run
+# goes on from its last checkpoint after those. Expected: nothing hangs (a fault that ends the run ends it within
+# $exit_limit seconds, and a started run trains within $start_limit), memory does not grow (anonymous memory of each rank by
+# at most $slope_limit KiB a minute in each life of the run, its first third left out), and each loss and gradient norm has
+# the digits of the undisturbed run.
+# time limit: 9000
+set -eEuo pipefail
+cd "$(dirname "$(readlink -f "$0")")/../.."
+minutes=${1:-10}
+exit_limit=40 start_limit=90 slope_limit=1024
+farskip=${FARSKIP:-$PWD/build/farskip}
+[ -x "$farskip" ] || { echo "make build comes first"; exit 77; }
+work=$(mktemp -d /tmp/farskip_soak.XXXXXX)
+launcher=
+cleanup() {
+  [ -z "$launcher" ] || kill -9 $(pgrep -P "$launcher") "$launcher" 2>/dev/null || true
+  rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'echo "line $LINENO failed; the last run said:"; tail -n 20 "$work/run.log" 2>/dev/null' ERR
+die() { echo "$*"; tail -n 20 "$work/run.log"; exit 1; }
+
+for i in $(seq 400); do echo "In the beginning number $i was the word, and it was told again."; echo; done >"$work/text.txt"
+"$farskip" prepare "$work/text.txt" -o "$work/data" --document-separator '\n\n' 2>"$work/prepare.log"
+cat >"$work/model.json" <<'JSON'
+{"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 320, "hidden_size": 64,
+ "num_hidden_layers": 4, "first_k_dense_replace": 1, "intermediate_size": 128, "moe_intermediate_size": 32,
+ "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2, "num_attention_heads": 2,
+ "num_key_value_heads": 2, "q_lora_rank": null, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
+ "v_head_dim": 8, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "hidden_act": "silu", "scoring_func": "sigmoid",
+ "topk_method": "noaux_tc", "n_group": 1, "topk_group": 1, "norm_topk_prob": true, "routed_scaling_factor": 2.446,
+ "tie_word_embeddings": false, "rope_theta": 50000.0}
+JSON
+# More steps than the time allows; both runs are ended by a signal.
+cat >"$work/recipe.yaml" <<YAML
+model: $work/model.json
+connectivity: farskip
+layout: ep=2
+data_path: $work/data_text_document
+seq_length: 64
+micro_batch_size: 2
+global_batch_size: 8
+train_iters: $((minutes * 60 * 200))
+lr: 1.0e-3
+lr_decay_style: constant
+eval_interval: 500
+eval_iters: 2
+schedule: search
+save_interval: 250
+auto_resume: true
+log_interval: 100
+report_interval: 1
+timeout: 20
+YAML
+
+steps() { if [ -f "$1.jsonl" ]; then grep -c lm_loss "$1.jsonl" || true; else echo 0; fi; }
+start() { # NAME: in the background, in $launcher; returns when it trains
+  local begin=$SECONDS from
+  "$farskip" train "$work/recipe.yaml" --nproc 2 transport=gloo save="$work/$1" log_file="$work/$1.jsonl" \
+    report="$work/$1.html" >"$work/run.log" 2>&1 &
+  launcher=$!
+  while true; do
+    from=$(sed -n 's/.*going on from iteration \([0-9]*\) of.*/\1/p' "$work/run.log")
+    if grep -q "layout ep=2" "$work/run.log" && [ "$(steps "$work/$1")" -gt "${from:-0}" ]; then break; fi
+    kill -0 "$launcher" 2>/dev/null || die "a started run ended at once"
+    [ $((SECONDS - begin)) -lt $start_limit ] || die "no step within $start_limit s of a start"
+    sleep 0.2
+  done
+  ranks=($(pgrep -P "$launcher"))
+  [ ${#ranks[@]} = 2 ] || die "${#ranks[@]} processes of two ranks"
+}
+await_end() { # SECONDS: until the launcher has ended; its status in $status
+  local begin=$SECONDS
+  while kill -0 "$launcher" 2>/dev/null; do
+    [ $((SECONDS - begin)) -lt "$1" ] || return 1
+    sleep 0.1
+  done
+  status=0
+  wait "$launcher" || status=$?
+  launcher=
+}
+anonymous_kib() { awk '/^RssAnon:/ { print $2 }' "/proc/$1/status"; }
+# Least squares over lines "SECONDS KIB", the first third left out: KiB a minute.
+slope() {
+  awk '{ t[NR] = $1; m[NR] = $2 }
+    END { for (i = int(NR / 3) + 1; i <= NR; i++) { n++; x += t[i]; y += m[i]; xx += t[i] * t[i]; xy += t[i] * m[i] }
+          printf "%.0f\n", n < 5 ? 0 : 60 * (n * xy - x * y) / (n * xx - x * x) }' "$1"
+}
+
+lives=$((minutes * 60 / 150)); [ $lives -ge 3 ] || lives=3
+life_s=$((minutes * 60 / lives))
+stalls=0 drops=0 kills=0 worst=-999999 longest=0 no_drop=
+for life in $(seq $lives); do
+  start run
+  end=$((SECONDS + life_s)) tick=0
+  rm -f "$work"/memory.*
+  while [ $SECONDS -lt $end ]; do
+    sleep 1
+    tick=$((tick + 1))
+    for r in 0 1; do echo "$SECONDS $(anonymous_kib "${ranks[$r]}")" >>"$work/memory.$r"; done
+    if [ $((tick % 7)) = 0 ]; then
+      victim=${ranks[$((RANDOM % 2))]}
+      kill -STOP "$victim"
+      sleep "$((RANDOM % 3)).$((RANDOM % 10))"
+      kill -CONT "$victim"
+      stalls=$((stalls + 1))
+    fi
+    kill -0 "$launcher" 2>/dev/null || die "a rank that stood still for a moment ended the run"
+  done
+  for r in 0 1; do
+    found=$(slope "$work/memory.$r")
+    echo "life $life, rank $r: $(tail -n 1 "$work/memory.$r" | cut -d ' ' -f 2) KiB, $found KiB a minute"
+    [ "$found" -le "$worst" ] || worst=$found
+  done
+  [ "$worst" -le $slope_limit ] || die "memory grows by $worst KiB a minute, more than $slope_limit"
+  begin=$SECONDS
+  if [ $life = $lives ]; then
+    kill -TERM "$launcher" # the whole run: checkpoint and end
+    await_end $exit_limit || die "it did not end within $exit_limit s of SIGTERM"
+    [ "$status" = 0 ] || die "ended with status $status after SIGTERM"
+    break
+  fi
+  # By turns a dropped connection and a killed rank. One connection more where the run can do without it.
+  if [ $((life % 2)) = 1 ] && [ -z "$no_drop" ]; then
+    n=$RANDOM code=0
+    while told=$("${PYTHON:-python3}" tests/long/drop_connection.py "${ranks[@]}" $n 2>&1) || { code=$?; false; }; do
+      n=$((n + 1)) drops=$((drops + 1))
+      echo "dropped $told"
+      if await_end 5; then break; fi
+      [ $((SECONDS - begin)) -lt $exit_limit ] || die "the run did not end within $exit_limit s of a dropped connection"
+    done
+    case $code in
+      0) ;;
+      3) no_drop=$told; echo "no connection can be dropped here: $told" ;;
+      *) await_end $exit_limit || die "the run did not end within $exit_limit s of its last dropped connection" ;;
+    esac
+  fi
+  if [ -n "$launcher" ]; then
+    kill -9 "${ranks[$((life / 2 % 2))]}"
+    kills=$((kills + 1))
+    await_end $exit_limit || die "the run did not end within $exit_limit s of a killed rank"
+  fi
+  [ "$status" != 0 ] || die "a run that lost a rank ended with status 0"
+  [ $((SECONDS - begin)) -le $longest ] || longest=$((SECONDS - begin))
+done
+reached=$(steps "$work/run")
+
+start whole
+while [ "$(steps "$work/whole")" -lt "$reached" ]; do
+  kill -0 "$launcher" 2>/dev/null || die "the undisturbed run ended"
+  sleep 1
+done
+kill -TERM "$launcher"
+await_end $exit_limit || die "the undisturbed run did not end within $exit_limit s of SIGTERM"
+digits() { grep -o '"grad_norm":[^,]*\|"lm_loss":[^,]*' "$1" | head -n $((2 * reached)); }
+cmp <(digits "$work/whole.jsonl") <(digits "$work/run.jsonl") || die "the curves differ"
+echo "$minutes minutes, $reached steps: $stalls stalls, $drops dropped connections${no_drop:+ (not possible here)}, $kills killed ranks, over after at most $longest s; memory at most $worst KiB a minute; all digits equal to the undisturbed run's"
