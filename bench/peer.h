@@ -1,8 +1,10 @@
 #pragma once
 // The program that a benchmark compares with, run as a child that answers one line for each line it is sent.
 
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -18,13 +20,13 @@ class Peer {
   /// Starts `command` with `python_path` as its PYTHONPATH (empty: none). Throws Error where no pipe can be had.
   Peer(std::vector<std::string> command, const std::string& python_path) {
     int to_child[2], from_child[2];
-    if (pipe(to_child) != 0 || pipe(from_child) != 0) fail("no pipe to {}", command[0]);
+    // Closed on exec: a peer that held its sister's pipe would keep her from seeing the end of her input.
+    if (pipe2(to_child, O_CLOEXEC) != 0 || pipe2(from_child, O_CLOEXEC) != 0) fail("no pipe to {}", command[0]);
     std::signal(SIGPIPE, SIG_IGN);  // a peer that has died is told by its silence
     child_ = fork();
     if (child_ == 0) {
       dup2(to_child[0], STDIN_FILENO);
       dup2(from_child[1], STDOUT_FILENO);
-      for (int end : {to_child[0], to_child[1], from_child[0], from_child[1]}) close(end);
       if (!python_path.empty()) setenv("PYTHONPATH", python_path.c_str(), 1);
       std::vector<char*> arguments;
       for (std::string& argument : command) arguments.push_back(argument.data());

@@ -40,7 +40,7 @@ class LiveReport : public testing::TinyTraining {
 
 TEST_F(LiveReport, CanBeOpenedWhileTheRunGoesOnAndSaysThatASignalStoppedIt) {
   RunningProgram run(train(std::string(two_ranks) +
-                           "train_iters=20000 log_interval=5 eval_iters=1 eval_interval=20 "
+                           "link=rate=2gbit,latency=50us train_iters=20000 log_interval=5 eval_iters=1 eval_interval=20 "
                            "report_interval=0.05 save=" +
                            folder / "saved" + " report=" + folder / "report.html"),
                      folder / "run");
