@@ -38,9 +38,11 @@ std::string dry_run_text(const TrainConfig& config, const std::string& machine_n
   shown.load.sequences = static_cast<double>(config.micro_batch_size);
   shown.load.seq_length = static_cast<double>(config.seq_length);
   shown.load.bytes_per_value = config.dtype == TrainDtype::bf16 ? 2 : 4;
-  shown.graph = build_graph(
-      shown.model, shown.connectivity,
-      {Phase::train, Layout::parse(config.layout), static_cast<int>(config.num_microbatches()), Scope::step});
+  const bool expert_load =
+      config.moe_router_load_balancing_type == LoadBalancing::global_aux_loss && config.aux_loss_alpha(shown.model) > 0;
+  shown.graph = build_graph(shown.model, shown.connectivity,
+                            {Phase::train, Layout::parse(config.layout), static_cast<int>(config.num_microbatches()),
+                             Scope::step, expert_load});
   shown.costs = model_costs(shown.graph, shown.model, shown.machine, shown.load);
   std::vector<SimulatedSchedule> schedules;
   for (const std::string& name : std::vector<std::string>{"reference", config.schedule}) {

@@ -58,8 +58,8 @@ CostTable CostProfile::table(const LinkSpec& link, Transport& world) const {
       cost[id] += ordinary(compute_us_[id]) / world.size();
       continue;
     }
-    const bool all_reduce =
-        node.stage == Stage::grad_reduce || node.stage == Stage::grad_reduce_experts || node.stage == Stage::stats;
+    const bool all_reduce = node.stage == Stage::grad_reduce || node.stage == Stage::grad_reduce_experts ||
+                            node.stage == Stage::stats || node.stage == Stage::expert_load;
     if (link.off()) {
       cost[id] += median(duration_us_[id]) / world.size();
     } else {

@@ -68,6 +68,9 @@ struct GraphOptions {
   Layout layout;
   int num_microbatches = 1;
   Scope scope = Scope::step;
+  /// For the global auxiliary loss, where gradients are computed: each gate's backward reads the load of its experts on
+  /// all ranks, summed over the microbatches so far (Stage::expert_load).
+  bool expert_load = false;
 };
 
 class StageGraph {

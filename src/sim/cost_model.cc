@@ -173,6 +173,7 @@ double collective_bytes(const StageGraph& graph, const ModelConfig& m, const Wor
   const double ranks = group_size(graph, node.group);
   switch (node.stage) {
     case Stage::counts:
+    case Stage::expert_load:
       return static_cast<double>(m.num_experts) * 8;
     case Stage::dispatch:
     case Stage::combine:
@@ -208,7 +209,8 @@ double collective_us(Stage stage, double bytes, int ranks, double bytes_per_s, d
   const double share = static_cast<double>(ranks - 1) / ranks;
   const bool all_reduce = stage == Stage::reduce_attn || stage == Stage::reduce_shared ||
                           stage == Stage::reduce_routed || stage == Stage::reduce_dense ||
-                          stage == Stage::grad_reduce || stage == Stage::grad_reduce_experts || stage == Stage::stats;
+                          stage == Stage::grad_reduce || stage == Stage::grad_reduce_experts || stage == Stage::stats ||
+                          stage == Stage::expert_load;
   return latency_us + (all_reduce ? 2 : 1) * share * bytes / bytes_per_s * 1e6;
 }
 
