@@ -9,7 +9,7 @@ endif()
 add_library(farskip_options INTERFACE)
 # -Wno-restrict: GCC 12 warns falsely inside std::string (its bug 105651).
 # Programs and libraries alike: the precompiled header serves only files with the same flags.
-target_compile_options(farskip_options INTERFACE -fPIC)
+target_compile_options(farskip_options INTERFACE -fPIC -fno-math-errno)  # nobody reads it, and roots are vectorised
 target_compile_options(farskip_options INTERFACE -Wall -Wextra -Werror -Wno-unused-parameter -Wno-restrict $<$<BOOL:${CCACHE}>:-fpch-preprocess>)
 target_compile_definitions(farskip_options INTERFACE FMT_HEADER_ONLY FARSKIP_VERSION="${PROJECT_VERSION}")
 target_include_directories(farskip_options INTERFACE ${CMAKE_SOURCE_DIR}/src)

@@ -37,11 +37,18 @@ void add_model_and_data(Settings& table, TrainConfig& c) {
             "Folder for the index files that say which sample is where; empty: beside the data.");
   table.add("eod_mask_loss", c.eod_mask_loss, false,
             "No loss for the token after the end of a document, which cannot be foreseen.");
+  table.add("reset_attention_mask", c.reset_attention_mask, false,
+            "Attention stays within each of the documents packed into a sequence.");
+  table.add("reset_position_ids", c.reset_position_ids, false,
+            "Positions begin anew with each document; needs reset_attention_mask.");
   table.add("verify_data", c.verify_data, false, "Compare the data with their checksums before the run.");
   table.add("tokenizer_type", c.tokenizer_type, "byte",
             "How text became tokens: byte (ids 0 to 255, 256 ends a document).");
   table.add("split", c.split, "969,30,1", "Shares of training, validation and test sequences.");
   table.add("seq_length", c.seq_length, 256, "Tokens per sequence.", Range::at_least(1));
+  table.add("prefetch_steps", c.prefetch_steps, 2,
+            "Steps whose sequences are read ahead, by a thread of each rank; 0: they are read when their step begins.",
+            Range::at_least(0));
 }
 
 void add_optimisation(Settings& table, TrainConfig& c) {
@@ -178,6 +185,12 @@ void check(const Settings& table, const TrainConfig& c) {
   if (c.export_folder == c.save && !c.save.empty())
     fail("{} is also {}; give the exported model a folder of its own", table.describe("export"),
          table.describe("save"));
+  if (c.reset_position_ids && !c.reset_attention_mask) {
+    fail(
+        "{}, but {}: tokens that see each other would stand at the same position; add reset_attention_mask=true, or "
+        "leave both out",
+        table.describe("reset_position_ids"), table.describe("reset_attention_mask"));
+  }
   if (c.tokenizer_type != "byte") fail("{}: the only tokenizer so far is byte", table.describe("tokenizer_type"));
 }
 

@@ -13,7 +13,8 @@
 
 namespace farskip {
 
-enum class LoadBalancing { seq_aux_loss, aux_loss, none };
+struct ModelConfig;
+enum class LoadBalancing { seq_aux_loss, aux_loss, global_aux_loss, none };
 enum class RecomputeGranularity { none, selective, full };
 enum class TrainDtype { fp32, bf16 };
 enum class TransportKind { automatic, loopback, gloo, nccl };
@@ -31,10 +32,13 @@ struct TrainConfig {
   std::string valid_data_path;
   std::string data_cache_path;
   bool eod_mask_loss;
+  bool reset_position_ids;
+  bool reset_attention_mask;
   bool verify_data;
   std::string tokenizer_type;
   std::string split;
   int64_t seq_length;
+  int64_t prefetch_steps;  ///< 0: nothing runs in the background
   // Batch
   int64_t micro_batch_size;
   int64_t global_batch_size;
@@ -112,6 +116,8 @@ struct TrainConfig {
   void resolve(int64_t world);
   /// Microbatches per rank and step. REQUIRES: resolve().
   int64_t num_microbatches() const;
+  /// Factor of the auxiliary loss; 0: none.
+  double aux_loss_alpha(const ModelConfig& model) const;
   LrSchedule lr_schedule() const;
   /// How the global batch grows. Throws Error for a rampup_batch_size that is none.
   BatchRamp batch_ramp() const;

@@ -1,6 +1,7 @@
 #include "config/train_steering.h"
 
 #include "base/error.h"
+#include "config/model_config.h"
 
 namespace farskip {
 namespace {
@@ -159,9 +160,10 @@ void add_router(Settings& table, TrainConfig& c) {
       "moe_router_load_balancing_type", c.moe_router_load_balancing_type, LoadBalancing::seq_aux_loss,
       {{LoadBalancing::seq_aux_loss, "seq_aux_loss"},
        {LoadBalancing::aux_loss, "aux_loss"},
+       {LoadBalancing::global_aux_loss, "global_aux_loss"},
        {LoadBalancing::none, "none"}},
       "What the auxiliary loss balances: each sequence (DeepSeek-V3), the tokens of each rank's microbatch "
-      "(Switch Transformer), or nothing.");
+      "(Switch Transformer), those of all ranks and of the step's microbatches so far (arXiv 2501.11873), or nothing.");
   table.add_optional("moe_aux_loss_coeff", c.moe_aux_loss_coeff, "model",
                      "Factor of the auxiliary loss. model: the config.json's aux_loss_alpha.", Range::at_least(0));
   table.add(
@@ -172,6 +174,11 @@ void add_router(Settings& table, TrainConfig& c) {
       "moe_router_force_load_balancing", c.moe_router_force_load_balancing, false,
       "For benchmarks only: every expert gets the same number of tokens, whatever the router says. A model trained "
       "like this is worthless.");
+}
+
+double TrainConfig::aux_loss_alpha(const ModelConfig& model) const {
+  const bool none = moe_router_load_balancing_type == LoadBalancing::none;
+  return none ? 0 : moe_aux_loss_coeff.value_or(model.aux_loss_alpha);
 }
 
 LrSchedule TrainConfig::lr_schedule() const {

@@ -53,6 +53,18 @@ class FilePool {
   std::map<std::string, DataFiles> files_;
 };
 
+/// Documents are told apart by the token that ends them.
+void check_ends(const IndexedDataset& text, int32_t end) {
+  const int64_t last = text.document_bound(1) - 1, length = text.sequence_length(last);
+  int32_t token = -1;
+  if (length > 0) text.read(last, length - 1, {&token, 1});
+  if (token == end) return;
+  fail(
+      "{}: its first document ends with token {} and not with {}, the end of a document, so reset_attention_mask could "
+      "not tell documents apart; prepare the text without --no-append-eod, or leave reset_attention_mask out",
+      text.prefix(), token, end);
+}
+
 class PartBuilder {
  public:
   PartBuilder(const DataOptions& options, const PartBlends& blends, FilePool& pool)
@@ -93,6 +105,7 @@ class PartBuilder {
   }
 
   std::shared_ptr<const SampleDataset> make(const std::string& prefix, SequenceRange range, GptDatasetOptions gpt) {
+    if (gpt.sample.reset_attention_mask) check_ends(*pool_.open(prefix).text, gpt.sample.eod_token);
     gpt.target_mask = pool_.open(prefix).target_mask;
     return std::make_shared<const GptDataset>(pool_.open(prefix).text, range, gpt);
   }

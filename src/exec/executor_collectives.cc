@@ -30,6 +30,13 @@ void Executor::Run::launch(NodeId id) {
       in_flight[id] = transport.all_to_all(counts, one_each, one_each, name);
       break;
     }
+    case Stage::expert_load: {
+      at::Tensor load = state(node).routing[node.layer].load.to(at::kDouble);
+      // What earlier microbatches have summed comes in once.
+      if (node.reads.size() > 1 && transport.rank() == 0) load = load + values[node.reads[1]];
+      in_flight[id] = transport.all_reduce(load, name);
+      break;
+    }
     case Stage::dispatch:
     case Stage::combine: {
       const auto& plan = state(node).routing[node.layer].plan;
@@ -78,6 +85,13 @@ void Executor::Run::await(NodeId id) {
     case Stage::counts:
       nn::complete_route_plan(state(node).routing[node.layer].plan, received);
       break;
+    case Stage::expert_load: {
+      at::Tensor& load = state(node).routing[node.layer].global_load;
+      if (!load.defined()) load = at::empty_like(received);  // the gate, which is to be computed again, made none
+      load.copy_(received);
+      write(node.writes[0], std::move(received));
+      break;
+    }
     case Stage::dispatch:
     case Stage::combine:
       write(node.pass == Pass::backward ? node.input_grads[0] : node.writes[0], std::move(received));

@@ -65,6 +65,10 @@ void add_backward(StageGraph& graph, const ModelConfig& model, NodeId begin, Nod
       }
       backward.input_grads.push_back(contribution);
     }
+    if (forward.stage == Stage::route) {
+      const NodeId load = graph.find(forward.microbatch, forward.layer, Pass::forward, Stage::expert_load);
+      if (load != no_node) backward.reads.push_back(graph.node(load).writes[0]);
+    }
     const bool has_weights = row(forward.stage).has_weights;
     const std::string name = graph.name(id);
     ValueId left_over = no_value;

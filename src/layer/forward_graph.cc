@@ -146,6 +146,7 @@ class ForwardBuilder {
   void add_moe(ValueId u) {
     const ValueId p = local("p"), ids = local("ids", false);
     node(Stage::route, {u}, {p, ids});
+    if (graph_.options().expert_load && graph_.options().scope != Scope::forward) add_expert_load(ids);
     switch (exchange_) {
       case Exchange::all_to_all:
         add_exchanged_experts(u, p, ids);
@@ -165,6 +166,14 @@ class ForwardBuilder {
         break;
       }
     }
+  }
+
+  /// The sum grows from microbatch to microbatch.
+  void add_expert_load(ValueId ids) {
+    std::vector<ValueId> reads = {ids};
+    const NodeId before = graph_.find(microbatch_ - 1, layer_, Pass::forward, Stage::expert_load);
+    if (before != no_node) reads.push_back(graph_.node(before).writes[0]);
+    node(Stage::expert_load, std::move(reads), {local("load", false)}, Group::world);
   }
 
   void add_shared(ValueId u) {

@@ -19,6 +19,7 @@ const std::vector<StageRow>& stage_table() {
       {view_ff, "view_ff", compute, true, false},
       {route, "route", compute, true, false},
       {counts, "counts", comm, false, true},
+      {expert_load, "expert_load", comm, false, false},
       {permute, "permute", compute, false, false},
       {dispatch, "dispatch", comm, false, false},
       {shared, "shared", compute, true, false},

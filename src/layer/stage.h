@@ -17,6 +17,7 @@ enum class Stage : uint8_t {
   view_ff,         ///< sums that the feed-forward's input needs, then post_attention_layernorm
   route,           ///< gate: chosen experts and their weights
   counts,          ///< exchange of split sizes; the host waits for it
+  expert_load,     ///< rows of every expert on all ranks; nobody waits for it before the gate's backward
   permute,         ///< rows in the order of their experts
   dispatch,        ///< rows travel to their experts
   shared,          ///< shared experts

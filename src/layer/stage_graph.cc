@@ -73,6 +73,7 @@ bool StageGraph::is_all_reduce(NodeId id) const {
     case Stage::reduce_routed:
     case Stage::reduce_dense:
     case Stage::stats:
+    case Stage::expert_load:
       return true;
     default:
       return false;

@@ -85,6 +85,9 @@ struct GraphOptions {
   /// (the reductions are reduce-scatters), and the step begins with a gather of each layer's weights.
   bool shard_optimizer = false;
   Recompute recompute = {};
+  /// For the global auxiliary loss, where gradients are computed: each gate's backward reads the load of its experts on
+  /// all ranks, summed over the microbatches so far (Stage::expert_load).
+  bool expert_load = false;
 };
 
 class StageGraph {

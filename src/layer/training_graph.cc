@@ -37,6 +37,8 @@ GraphOptions training_graph(const TrainConfig& config, const ModelConfig& model)
   options.num_microbatches = static_cast<int>(config.num_microbatches());
   options.shard_optimizer = config.use_distributed_optimizer;
   options.recompute = recompute_of(config, model);
+  options.expert_load =
+      config.moe_router_load_balancing_type == LoadBalancing::global_aux_loss && config.aux_loss_alpha(model) > 0;
   return options;
 }
 

@@ -69,7 +69,9 @@ class PlainModel {
         batch_(batch),
         options_(options),
         rotary_(nn::make_rotary(config.attention.rotary, config.attention.qk_rope_head_dim, batch.tokens.size(1),
-                                batch.tokens.device())) {}
+                                batch.tokens.device())) {
+    if (batch.positions.defined()) rotary_ = rotary_.positions(batch.positions);
+  }
 
   PlainResult forward(const Connectivity& connectivity) {
     Stream before;  // the layer before this one
@@ -90,7 +92,7 @@ class PlainModel {
       const at::Tensor seen = skip.ff_attention < 0 ? stream.with_attention(reads) : stream.x;
       const at::Tensor u = norm(reads(seen), weights_.layers[k].post_attention_layernorm);
       if (config_.is_moe(k)) {
-        moe(stream, u, weights_.layers[k].moe);
+        moe(stream, u, weights_.layers[k].moe, k);
       } else {
         stream.shared = nn::feed_forward(u, weights_.layers[k].dense, nullptr);
       }
@@ -126,19 +128,31 @@ class PlainModel {
   at::Tensor attention(const at::Tensor& y, const nn::LayerWeights& layer) const {
     const auto r = nn::qkv(norm(y.view_as(y), layer.input_layernorm), layer.attention, config_.attention, rotary_,
                            config_.rms_norm_eps, nullptr);
-    const at::Tensor core = nn::attn_core(r.q, r.k, r.v, config_.attention.softmax_scale());
+    const at::Tensor core = nn::attn_core(r.q, r.k, r.v, config_.attention.softmax_scale(), batch_.documents);
     return nn::attn_out(core, r.gate, layer.attention, nullptr);
   }
 
+  /// p, with the auxiliary loss of layer k.
+  at::Tensor with_aux_loss(const nn::Routing& routing, int64_t num_sequences, int64_t k) const {
+    const double alpha = options_.aux_loss_alpha;
+    if (alpha == 0) return routing.p;
+    if (options_.aux_scope == nn::AuxScope::global) {
+      FARSKIP_CHECK(options_.global_load != nullptr, "a global auxiliary loss needs the loads of earlier microbatches");
+      options_.global_load->resize(config_.num_layers());
+      at::Tensor& load = (*options_.global_load)[k];
+      const at::Tensor own = nn::expert_load(routing.ids, config_.num_experts).to(at::kDouble);
+      load = load.defined() ? load + own : own;
+      return nn::attach_global_loss(routing.p, routing, load, at::zeros({}), alpha, batch_.share);
+    }
+    if (options_.aux_scope == nn::AuxScope::microbatch) num_sequences = 1;
+    return nn::attach_loss(routing.p, nn::sequence_aux_loss(routing, num_sequences, alpha), batch_.share);
+  }
+
   /// Three read u: the gate, the rows that travel, the shared experts; in this order.
-  void moe(Stream& stream, const at::Tensor& u, const nn::MoeWeights& moe) const {
+  void moe(Stream& stream, const at::Tensor& u, const nn::MoeWeights& moe, int64_t k) const {
     const at::Tensor u_TD = u.view_as(u).reshape({-1, u.size(-1)});
     const auto routing = nn::route(u_TD, moe.router, moe.correction_bias, config_.router, config_.top_k, nullptr);
-    at::Tensor p = routing.p;
-    if (options_.aux_loss_alpha > 0) {
-      const int64_t num_sequences = options_.aux_loss_by_sequence ? u.size(0) : 1;
-      p = nn::attach_loss(p, nn::sequence_aux_loss(routing, num_sequences, options_.aux_loss_alpha), batch_.share);
-    }
+    at::Tensor p = with_aux_loss(routing, u.size(0), k);
     if (options_.z_loss_coeff > 0) p = nn::attach_loss(p, nn::z_loss(routing, options_.z_loss_coeff), batch_.share);
     auto plan = nn::make_route_plan(routing.ids, config_.num_experts, 1);
     nn::complete_route_plan(plan, plan.send_counts);
@@ -153,7 +167,7 @@ class PlainModel {
   const nn::ModelWeights& weights_;
   const Batch& batch_;
   const PlainOptions& options_;
-  const nn::RotaryTable rotary_;
+  nn::RotaryTable rotary_;
 };
 
 }  // namespace

@@ -13,8 +13,10 @@ namespace farskip {
 
 struct PlainOptions {
   double aux_loss_alpha = 0;  ///< as in StageMathOptions
-  bool aux_loss_by_sequence = true;
+  nn::AuxScope aux_scope = nn::AuxScope::sequence;
   double z_loss_coeff = 0;
+  /// For a global auxiliary loss: load of the step's earlier microbatches per layer, to which this one's is added.
+  std::vector<at::Tensor>* global_load = nullptr;
 };
 
 struct PlainResult {

@@ -11,6 +11,13 @@
 #include "nn/router.h"
 
 namespace farskip {
+namespace {
+
+nn::RotaryTable positions_of(const Batch& batch, const nn::RotaryTable& table) {
+  return batch.positions.defined() ? table.positions(batch.positions) : table.positions(0, batch.tokens.size(1));
+}
+
+}  // namespace
 
 StageMath::StageMath(const ModelConfig& config, nn::ModelWeights weights, int64_t max_positions,
                      StageMathOptions options)
@@ -31,10 +38,19 @@ std::vector<at::Tensor> StageMath::route(const Node& node, const nn::Input& u, M
   record.load = record.plan.send_counts.flatten();
   at::Tensor p = routing.p;
   if (options_.aux_loss_alpha > 0 && at::GradMode::is_enabled()) {
-    const int64_t num_sequences = options_.aux_loss_by_sequence ? u_BSD.size(0) : 1;
-    const auto loss = nn::sequence_aux_loss(routing, num_sequences, options_.aux_loss_alpha);
-    p = nn::attach_loss(p, loss, state.batch.share);
-    record.aux_loss = loss.detach();
+    if (options_.aux_scope == nn::AuxScope::global) {
+      // A gate that is computed again finds what others have written.
+      if (!record.global_load.defined())
+        record.global_load = at::zeros({config_.num_experts}, record.load.options().dtype(at::kDouble));
+      if (!record.aux_loss.defined()) record.aux_loss = at::zeros({}, p.options().requires_grad(false));
+      p = nn::attach_global_loss(p, routing, record.global_load, record.aux_loss, options_.aux_loss_alpha,
+                                 state.batch.share);
+    } else {
+      const int64_t num_sequences = options_.aux_scope == nn::AuxScope::sequence ? u_BSD.size(0) : 1;
+      const auto loss = nn::sequence_aux_loss(routing, num_sequences, options_.aux_loss_alpha);
+      p = nn::attach_loss(p, loss, state.batch.share);
+      record.aux_loss = loss.detach();
+    }
   }
   if (options_.z_loss_coeff > 0 && at::GradMode::is_enabled()) {
     const auto loss = nn::z_loss(routing, options_.z_loss_coeff);
@@ -54,17 +70,17 @@ std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<a
   auto feed_forward_input = [&] { return nn::Input(in[0], again ? state.again.at(node.layer) : nullptr); };
   switch (node.stage) {
     case Stage::embed:
+      state.rotary = positions_of(state.batch, rotary_);
       return {nn::embedding(state.batch.tokens, weights_.embed_tokens, queue)};
     case Stage::qkv: {
       const nn::Input n = nn::normed(in[0], layer.input_layernorm, config_.rms_norm_eps, queue, again);
-      const auto r = nn::qkv(n, layer.attention, config_.attention, rotary_.positions(0, in[0].size(1)),
-                             config_.rms_norm_eps, queue);
+      const auto r = nn::qkv(n, layer.attention, config_.attention, state.rotary, config_.rms_norm_eps, queue);
       std::vector<at::Tensor> out = {r.q, r.k, r.v};
       if (r.gate.defined()) out.push_back(r.gate);
       return out;
     }
     case Stage::attn_core:
-      return {nn::attn_core(in[0], in[1], in[2], config_.attention.softmax_scale())};
+      return {nn::attn_core(in[0], in[1], in[2], config_.attention.softmax_scale(), state.batch.documents)};
     case Stage::attn_out:
       return {nn::attn_out(in[0], in.size() > 1 ? in[1] : at::Tensor{}, layer.attention, queue)};
     case Stage::view_ff: {

@@ -10,8 +10,10 @@
 
 #include "config/model_config.h"
 #include "layer/stage_graph.h"
+#include "nn/attention.h"
 #include "nn/permute.h"
 #include "nn/rotary.h"
+#include "nn/router.h"
 #include "nn/weights.h"
 
 namespace farskip {
@@ -22,32 +24,38 @@ struct Batch {
   at::Tensor targets;      ///< [B, S] int64; nn::ignored_target counts for nothing
   double denominator = 1;  ///< the loss is the sum over targets divided by this, so that ranks and microbatches add up
   double share = 1;  ///< this batch's part of the step's sequences: the weight of auxiliary losses, which are means
+  at::Tensor positions = {};     ///< [B, S] int64; undefined: 0 .. S-1 in every sequence
+  nn::Documents documents = {};  ///< attention stays inside them
 };
 
 /// What a MoE layer's router decided for one microbatch.
 struct LayerRouting {
   nn::RoutePlan plan;
   at::Tensor load;      ///< [num_experts] int64: rows per expert, of this rank's tokens
-  at::Tensor aux_loss;  ///< fp32 scalar, unscaled; undefined without an auxiliary loss
-  at::Tensor z_loss;    ///< the same of the z-loss
-  at::Tensor weights;   ///< [T, num_experts] fp32; only where keep_routing_weights
+  at::Tensor aux_loss;  ///< fp32 scalar, unscaled; undefined without an auxiliary loss; a global one: from backward on
+  /// [num_experts] fp64: load of all ranks and of the microbatches so far, from the expert_load stage on; only with a
+  /// global auxiliary loss.
+  at::Tensor global_load;
+  at::Tensor z_loss;   ///< the same of the z-loss
+  at::Tensor weights;  ///< [T, num_experts] fp32; only where keep_routing_weights
 };
 
 /// State of one microbatch while it is executed, beside the values of the graph.
 struct Microbatch {
   Batch batch;
   std::vector<LayerRouting> routing;  ///< per layer
+  nn::RotaryTable rotary = {};        ///< of the batch's positions; from the embed stage on
   /// Per layer: makes the feed-forward's input again, where it is not kept.
   std::map<int, std::function<at::Tensor()>> again = {};
 };
 
 struct StageMathOptions {
   int64_t expert_ranks = 1;
-  double aux_loss_alpha = 0;          ///< auxiliary loss; 0: none
-  bool aux_loss_by_sequence = true;   ///< false: over all tokens of the microbatch
-  double z_loss_coeff = 0;            ///< z-loss of the router; 0: none
-  bool keep_routing_weights = false;  ///< for verification
-  bool recompute_norms = false;       ///< see Recompute
+  double aux_loss_alpha = 0;                        ///< auxiliary loss; 0: none
+  nn::AuxScope aux_scope = nn::AuxScope::sequence;  ///< global: needs GraphOptions::expert_load
+  double z_loss_coeff = 0;                          ///< z-loss of the router; 0: none
+  bool keep_routing_weights = false;                ///< for verification
+  bool recompute_norms = false;                     ///< see Recompute
   bool recompute_activations = false;
 };
 

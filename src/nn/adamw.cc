@@ -1,13 +1,11 @@
 #include "nn/adamw.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <cmath>
 
 #include "base/error.h"
-
-#pragma GCC optimize("no-math-errno")  // else no square root is vectorised
+#include "nn/for_machine.h"
 
 namespace farskip::nn {
 
@@ -29,18 +27,18 @@ void adamw_(const at::Tensor& main, const at::Tensor& gradient, const at::Tensor
   const float root_correction = static_cast<float>(std::sqrt(1 - std::pow(o.beta2, steps)));
   const float rate1 = static_cast<float>(1 - o.beta1), rate2 = static_cast<float>(1 - o.beta2);
   const float beta2 = static_cast<float>(o.beta2), eps = static_cast<float>(o.eps);
-  auto* p = main.data_ptr<float>();
-  const auto* grad = gradient.const_data_ptr<float>();
-  auto* first = exp_avg.data_ptr<float>();
-  auto* second = exp_avg_sq.data_ptr<float>();
-  at::parallel_for(0, n, /*grain_size=*/16384, [&](int64_t begin, int64_t end) {
+  float* __restrict p = main.data_ptr<float>();
+  const float* __restrict grad = gradient.const_data_ptr<float>();
+  float* __restrict first = exp_avg.data_ptr<float>();
+  float* __restrict second = exp_avg_sq.data_ptr<float>();
+  parallel_rows(n, 1, [=](int64_t begin, int64_t end) FARSKIP_INLINE {
     for (int64_t i = begin; i < end; ++i) {
       const float g = grad[i] / divisor;
       const float m = first[i] + rate1 * (g - first[i]);
       const float v = beta2 * second[i] + rate2 * (g * g);
       first[i] = m;
       second[i] = v;
-      p[i] = p[i] * decay - step_size * m / (__builtin_sqrtf(v) / root_correction + eps);
+      p[i] = p[i] * decay - step_size * m / (std::sqrt(v) / root_correction + eps);
     }
   });
 }

@@ -52,6 +52,19 @@ void grouped_query_qkv(Qkv& out, const Input& x, const AttentionWeights& weights
   out.v = split_heads(linear(x, weights.v_proj, weights.v_bias, queue), config.num_kv_heads).transpose(1, 2);
 }
 
+/// v, padded with zeros to the width of q.
+at::Tensor as_wide_as(const at::Tensor& q, const at::Tensor& v) {
+  const int64_t missing = q.size(-1) - v.size(-1);
+  FARSKIP_CHECK(missing >= 0, "value heads wider than query heads");
+  return missing == 0 ? v : at::constant_pad_nd(v, {0, missing});
+}
+
+/// Heads of one width -> [B, S, H, d].
+at::Tensor fused(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale, bool causal) {
+  const bool grouped = q.size(1) != k.size(1);
+  return at::scaled_dot_product_attention(q, k, v, {}, 0.0, causal, scale, grouped).transpose(1, 2);
+}
+
 }  // namespace
 
 Qkv qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& config, const RotaryTable& rotary,
@@ -67,12 +80,22 @@ Qkv qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& 
 }
 
 at::Tensor attn_core(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale, bool causal) {
-  const int64_t qk_dim = q.size(-1), v_dim = v.size(-1);
-  FARSKIP_CHECK(v_dim <= qk_dim, "value heads wider than query heads");
-  const at::Tensor padded = v_dim == qk_dim ? v : at::constant_pad_nd(v, {0, qk_dim - v_dim});
-  const bool grouped = q.size(1) != k.size(1);
-  const at::Tensor o_BHSd = at::scaled_dot_product_attention(q, k, padded, {}, 0.0, causal, scale, grouped);
-  return o_BHSd.narrow(-1, 0, v_dim).transpose(1, 2).flatten(2);
+  return fused(q, k, as_wide_as(q, v), scale, causal).narrow(-1, 0, v.size(-1)).flatten(2);
+}
+
+at::Tensor attn_core(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
+                     const Documents& documents) {
+  if (documents.empty()) return attn_core(q, k, v, scale);
+  FARSKIP_CHECK(static_cast<int64_t>(documents.size()) == q.size(0), "documents of another number of sequences");
+  // Splitting and joining are one node of the autograd graph each, whatever the number of documents.
+  const auto q_B = q.split(1), k_B = k.split(1), v_B = as_wide_as(q, v).split(1);
+  std::vector<at::Tensor> parts_nHd;
+  for (size_t b = 0; b < documents.size(); ++b) {
+    const auto q_D = q_B[b].split_with_sizes(documents[b], 2), k_D = k_B[b].split_with_sizes(documents[b], 2),
+               v_D = v_B[b].split_with_sizes(documents[b], 2);
+    for (size_t d = 0; d < q_D.size(); ++d) parts_nHd.push_back(fused(q_D[d], k_D[d], v_D[d], scale, true).squeeze(0));
+  }
+  return at::cat(parts_nHd).narrow(-1, 0, v.size(-1)).flatten(1).unflatten(0, {q.size(0), q.size(2)});
 }
 
 at::Tensor attn_out(const at::Tensor& o, const at::Tensor& gate, const AttentionWeights& weights,

@@ -2,6 +2,8 @@
 // Attention in the three stages between which communication is awaited. B sequences, S positions, D hidden size, H
 // query heads, G key/value heads (G = H for multi-head latent attention), qk and v head sizes.
 
+#include <vector>
+
 #include "config/model_config.h"
 #include "nn/rotary.h"
 #include "nn/weights.h"
@@ -26,6 +28,15 @@ Qkv qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& 
 /// positions up to i (query and key positions start together). v may be narrower than qk: it is padded with zeros,
 /// which changes no bit of the kept channels and lets the fused kernel run (faster than the composite one).
 at::Tensor attn_core(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale, bool causal = true);
+
+/// Lengths of the documents packed into each of B sequences, in order; those of a sequence add up to S. Empty: every
+/// sequence is one document.
+using Documents = std::vector<std::vector<int64_t>>;
+
+/// Causal attention within each document, as above: a document gets what it would get as a sequence of its own, through
+/// the same kernel, and the work is that of the documents' squares. No mask is made.
+at::Tensor attn_core(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
+                     const Documents& documents);
 
 /// o_proj(o * gate): o [B, S, H*v], gate likewise or undefined; returns [B, S, D].
 at::Tensor attn_out(const at::Tensor& o, const at::Tensor& gate, const AttentionWeights& weights,

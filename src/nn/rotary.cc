@@ -33,6 +33,15 @@ void rotate_into(const at::Tensor& out, const at::Tensor& x, const at::Tensor& c
   out_second.copy_((second * cos).add_(first * sin));
 }
 
+void check_inside(const RotaryTable& table, int64_t first, int64_t last) {
+  if (first < 0 || last >= table.cos.size(0)) {
+    fail(
+        "positions {} to {} are asked for, but the rotary table holds {}: raise max_position_embeddings or shorten the "
+        "sequence",
+        first, last, table.cos.size(0));
+  }
+}
+
 struct RotateHeads : torch::autograd::Function<RotateHeads> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& rope_BSGr,
                             const std::optional<at::Tensor>& plain_BSHn, const at::Tensor& cos, const at::Tensor& sin,
@@ -69,13 +78,19 @@ struct RotateHeads : torch::autograd::Function<RotateHeads> {
 }  // namespace
 
 RotaryTable RotaryTable::positions(int64_t first, int64_t num) const {
-  if (first + num > cos.size(0)) {
-    fail(
-        "positions {} to {} are asked for, but the rotary table holds {}: raise max_position_embeddings or shorten the "
-        "sequence",
-        first, first + num - 1, cos.size(0));
-  }
+  check_inside(*this, first, first + num - 1);
   return {cos.narrow(0, first, num), sin.narrow(0, first, num), interleaved};
+}
+
+RotaryTable RotaryTable::positions(const at::Tensor& positions_BS) const {
+  // On a device the indexing itself notices, without waiting for a maximum.
+  if (positions_BS.device().is_cpu() && positions_BS.numel() > 0)
+    check_inside(*this, positions_BS.min().item<int64_t>(), positions_BS.max().item<int64_t>());
+  const at::Tensor flat = positions_BS.flatten();
+  auto rows = [&](const at::Tensor& table) {
+    return table.index_select(0, flat).view({positions_BS.size(0), 1, positions_BS.size(1), table.size(1)});
+  };
+  return {rows(cos), rows(sin), interleaved};
 }
 
 std::vector<double> rotary_frequencies(const RotaryConfig& config, int64_t dim) {
@@ -110,7 +125,7 @@ RotaryTable make_rotary(const RotaryConfig& config, int64_t dim, int64_t num_pos
 }
 
 at::Tensor rotate_heads(const at::Tensor& plain, const at::Tensor& rope, const RotaryTable& table) {
-  FARSKIP_CHECK(table.cos.size(0) == rope.size(1) && 2 * table.cos.size(1) == rope.size(3),
+  FARSKIP_CHECK(table.cos.size(-2) == rope.size(1) && 2 * table.cos.size(-1) == rope.size(3),
                 "the rotary table fits neither the sequence nor the head");
   return RotateHeads::apply(rope, plain.defined() ? std::optional(plain) : std::nullopt, table.cos, table.sin,
                             table.interleaved);

@@ -8,13 +8,16 @@
 
 namespace farskip::nn {
 
-/// cos and sin of every position's angles, one per pair of channels: [S, dim/2], fp32 (rounded from fp64).
+/// cos and sin of every position's angles, one per pair of channels: [S, dim/2], or [B, 1, S, dim/2] where sequences
+/// have positions of their own; fp32 (rounded from fp64).
 struct RotaryTable {
   at::Tensor cos, sin;
   bool interleaved = false;  ///< pairs are (0,1), (2,3), ... instead of (0, dim/2), (1, dim/2+1), ...
 
   /// The rows of `num` positions from `first` on, sharing memory.
   RotaryTable positions(int64_t first, int64_t num) const;
+  /// The rows of `positions_BS` [B, S] int64, copied. REQUIRES: a table of all positions [S, dim/2].
+  RotaryTable positions(const at::Tensor& positions_BS) const;
 };
 
 /// Angular frequency of each pair, fp64 [dim/2]: theta^(-2i/dim); under YaRN pairs that turn less than beta_slow times

@@ -85,6 +85,28 @@ struct AttachLoss : torch::autograd::Function<AttachLoss> {
   }
 };
 
+struct AttachGlobalLoss : torch::autograd::Function<AttachGlobalLoss> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& p, const at::Tensor& share_E,
+                            const at::Tensor& load_E, const at::Tensor& loss, double alpha, double scale) {
+    ctx->save_for_backward({share_E});
+    ctx->saved_data["load"] = load_E;  // not a saved variable: others write to both
+    ctx->saved_data["loss"] = loss;
+    ctx->saved_data["alpha"] = alpha;
+    ctx->saved_data["scale"] = scale;
+    return p.view_as(p);
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const at::Tensor share_E = ctx->get_saved_variables()[0], load_E = ctx->saved_data["load"].toTensor();
+    const double alpha = ctx->saved_data["alpha"].toDouble(), num_experts = static_cast<double>(load_E.size(0));
+    const at::Tensor f_E = (load_E * num_experts / load_E.sum().clamp_min(1)).to(share_E.options());
+    ctx->saved_data["loss"].toTensor().copy_((f_E * share_E).sum() * alpha);
+    return {grads[0], f_E * (alpha * ctx->saved_data["scale"].toDouble()), {}, {}, {}, {}};
+  }
+};
+
+/// [T, E]: of each token's scores the part that every expert has.
+at::Tensor score_shares(const Routing& routing) { return routing.scores / (routing.scores.sum(-1, true) + 1e-20); }
+
 }  // namespace
 
 Routing route(const Input& x, const Param& router, const at::Tensor& correction_bias, const RouterConfig& config,
@@ -127,10 +149,15 @@ at::Tensor sequence_aux_loss(const Routing& routing, int64_t num_sequences, doub
   const at::Tensor rows_BE =
       at::zeros({num_sequences, num_experts}, routing.scores.options().requires_grad(false))
           .scatter_add_(1, ids_BN, at::ones_like(ids_BN, routing.scores.options().requires_grad(false)));
-  const at::Tensor share_TE = routing.scores / (routing.scores.sum(-1, true) + 1e-20);
-  const at::Tensor share_BE = share_TE.view({num_sequences, length, num_experts}).mean(1);
+  const at::Tensor share_BE = score_shares(routing).view({num_sequences, length, num_experts}).mean(1);
   const double f = static_cast<double>(num_experts) / static_cast<double>(top_k * length);
   return (rows_BE * share_BE).sum() * (f * alpha / num_sequences);
+}
+
+at::Tensor attach_global_loss(const at::Tensor& p, const Routing& routing, const at::Tensor& load_E,
+                              const at::Tensor& loss, double alpha, double scale) {
+  if (routing.scores.size(0) == 0) return p;
+  return AttachGlobalLoss::apply(p, score_shares(routing).mean(0), load_E, loss, alpha, scale);
 }
 
 at::Tensor z_loss(const Routing& routing, double coeff) {

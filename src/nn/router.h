@@ -35,6 +35,20 @@ at::Tensor expert_load(const at::Tensor& ids, int64_t num_experts);
 /// 4-6). Returns a differentiable fp32 scalar.
 at::Tensor sequence_aux_loss(const Routing& routing, int64_t num_sequences, double alpha);
 
+/// Over which tokens an auxiliary loss counts the rows of experts.
+enum class AuxScope {
+  sequence,    ///< each sequence
+  microbatch,  ///< the microbatch of one rank
+  global,      ///< all ranks, and the microbatches of the step so far
+};
+
+/// Global auxiliary loss (arXiv 2501.11873; Megatron's global_aux_loss): alpha * sum_i f_i P_i, where f_i = E * load_i
+/// / sum(load) and P_i = mean over these T tokens of expert i's share of the token's scores. Attached to p like
+/// attach_loss. `load_E` [E] fp64, the rows of each expert on all ranks, need not be known before backward, which reads
+/// it, and writes the loss into the fp32 scalar `loss`. Without tokens there is none.
+at::Tensor attach_global_loss(const at::Tensor& p, const Routing& routing, const at::Tensor& load_E,
+                              const at::Tensor& loss, double alpha, double scale);
+
 /// z-loss (ST-MoE, arXiv 2202.08906, eq. 5; Megatron's z_loss_func): coeff * mean over tokens of logsumexp(logits)^2,
 /// 0 without tokens. Returns a differentiable fp32 scalar.
 at::Tensor z_loss(const Routing& routing, double coeff);

@@ -25,8 +25,8 @@ std::vector<Place> forward_slot(Exchange exchange, bool moe) {
   }
   switch (exchange) {
     case Exchange::all_to_all:
-      return {{view_attn}, {qkv},       {unpermute, 1}, {view_ff}, {route},   {counts}, {permute},
-              {dispatch},  {attn_core}, {attn_out},     {experts}, {combine}, {shared}};
+      return {{view_attn}, {qkv},         {unpermute, 1}, {view_ff},  {route},   {counts},  {permute},
+              {dispatch},  {expert_load}, {attn_core},    {attn_out}, {experts}, {combine}, {shared}};
     case Exchange::gather:
       return {{view_attn}, {qkv},    {view_ff}, {route},   {gather},    {attn_core},
               {attn_out},  {shared}, {permute}, {experts}, {unpermute}, {reduce_scatter}};

@@ -190,6 +190,7 @@ double collective_bytes(const StageGraph& graph, const ModelConfig& m, const Wor
   const double ranks = group_size(graph, node.group);
   switch (node.stage) {
     case Stage::counts:
+    case Stage::expert_load:
       return static_cast<double>(m.num_experts) * 8;
     case Stage::dispatch:
     case Stage::combine:

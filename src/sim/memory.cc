@@ -83,6 +83,8 @@ class Sizes {
         return {.writes = {rows_ * H * b_}};
       case Stage::counts:
         return {.writes = {static_cast<double>(m_.num_experts) * 8 + received_ * 16}};
+      case Stage::expert_load:
+        return {.writes = {static_cast<double>(m_.num_experts) * 8}};
       default:
         fail("memory of stage {} is not known; prediction covers training with the all-to-all layout",
              to_string(node.stage));

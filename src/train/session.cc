@@ -12,6 +12,8 @@
 #include "model/initialize.h"
 #include "nn/loss.h"
 #include "schedule/schedule.h"
+#include "schedule/text.h"
+#include "schedule/validate.h"
 #include "train/load_cost.h"
 
 namespace farskip {
@@ -47,14 +49,54 @@ bool resumes(const TrainConfig& config) {
   return !config.finetune && !config.load.empty() && is_checkpoint_root(config.load);
 }
 
+namespace {
+
+/// What this rank reads for a step.
+SampleReader::Read samples_of_steps(const TrainConfig& config, const World& world, SampleSource samples) {
+  return [samples = std::move(samples), ramp = config.batch_ramp(), num_microbatches = config.num_microbatches(),
+          micro_batch_size = config.micro_batch_size, ranks = world.size(), rank = world.rank()](int64_t iteration) {
+    const BatchPosition at = ramp.at(iteration);
+    const BatchSampler sampler(at.batch_size, micro_batch_size, ranks);
+    StepSamples result(static_cast<size_t>(num_microbatches));
+    // The last microbatches of a batch that still grows are empty: one graph serves all.
+    for (int64_t m = 0; m < sampler.num_microbatches(); ++m) {
+      for (int64_t i : sampler.samples(0, m, rank)) result[m].push_back(samples(at.consumed_samples + i));
+    }
+    return result;
+  };
+}
+
+/// Bounds of documents -> their lengths. `cu_seqlens` may be empty: one document.
+std::vector<int64_t> document_lengths(const std::vector<int32_t>& cu_seqlens, int64_t seq_length) {
+  if (cu_seqlens.empty()) return {seq_length};
+  std::vector<int64_t> lengths;
+  for (size_t d = 0; d + 1 < cu_seqlens.size(); ++d) lengths.push_back(cu_seqlens[d + 1] - cu_seqlens[d]);
+  return lengths;
+}
+
+/// Documents and positions of a batch in which some sample has more than one document.
+void add_documents(Batch& batch, const std::vector<TrainSample>& samples) {
+  if (std::all_of(samples.begin(), samples.end(), [](const auto& sample) { return sample.cu_seqlens.empty(); })) return;
+  const int64_t length = batch.tokens.size(1);
+  const at::Tensor positions = at::arange(length, at::kLong).repeat({batch.tokens.size(0), 1});
+  for (size_t row = 0; row < samples.size(); ++row) {
+    const auto& ids = samples[row].position_ids;
+    std::copy(ids.begin(), ids.end(), positions.data_ptr<int64_t>() + static_cast<int64_t>(row) * length);
+    batch.documents.push_back(document_lengths(samples[row].cu_seqlens, length));
+  }
+  batch.positions = positions.to(batch.tokens.device());
+}
+
+}  // namespace
+
 TrainingSession::TrainingSession(const TrainConfig& config, World& world, SampleSource samples)
     : config_(config),
       model_(TrainingModel::load(config)),
       layout_(Layout::parse(config.layout)),
       communicators_(Communicators::make(world, layout_)),
-      samples_(std::move(samples)),
-      ramp_(config.batch_ramp()) {
-  masked_ = config_.train_iters > 0 && !samples_(0).loss_mask.empty();
+      masked_(config.train_iters > 0 && !samples(0).loss_mask.empty()),
+      ramp_(config.batch_ramp()),
+      reader_(samples_of_steps(config, world, std::move(samples)), config.train_iters, config.prefetch_steps) {
   const auto table = std::make_shared<const ParameterTable>(model_.config);
   ParameterOptions options;
   options.dtype = config_.dtype == TrainDtype::bf16 ? at::kBFloat16 : at::kFloat;
@@ -98,22 +140,16 @@ Batch TrainingSession::make_batch(const std::vector<TrainSample>& samples, doubl
     }
   }
   const auto device = parameters_->options().device;
-  return {all.narrow(1, 0, config_.seq_length).contiguous().to(device), targets.to(device),
-          num_sequences * static_cast<double>(config_.seq_length), static_cast<double>(rows) / num_sequences};
+  Batch batch{all.narrow(1, 0, config_.seq_length).contiguous().to(device), targets.to(device),
+              num_sequences * static_cast<double>(config_.seq_length), static_cast<double>(rows) / num_sequences};
+  add_documents(batch, samples);
+  return batch;
 }
 
-std::vector<Batch> TrainingSession::batches(int64_t iteration) const {
-  const BatchPosition at = position(iteration);
-  const BatchSampler sampler(at.batch_size, config_.micro_batch_size, communicators_.world->size());
+std::vector<Batch> TrainingSession::make_batches(const StepSamples& samples, int64_t iteration) const {
+  const auto num_sequences = static_cast<double>(position(iteration).batch_size);
   std::vector<Batch> result;
-  for (int64_t m = 0; m < config_.num_microbatches(); ++m) {
-    std::vector<TrainSample> rows;
-    if (m < sampler.num_microbatches()) {  // the others of a batch that still grows are empty: one graph serves all
-      for (int64_t i : sampler.samples(0, m, communicators_.world->rank()))
-        rows.push_back(samples_(at.consumed_samples + i));
-    }
-    result.push_back(make_batch(rows, static_cast<double>(at.batch_size)));
-  }
+  for (const auto& rows : samples) result.push_back(make_batch(rows, num_sequences));
   return result;
 }
 
@@ -128,7 +164,7 @@ Executor& TrainingSession::executor_for(const Schedule& schedule) {
 
 StepResult TrainingSession::step(int64_t iteration, const Schedule& schedule) {
   training_step_->begin(position(iteration));
-  std::vector<Batch> microbatches = batches(iteration);
+  std::vector<Batch> microbatches = make_batches(reader_.next(iteration), iteration);
   if (masked_) set_denominators(microbatches);
   gathered_ = false;
   return executor_for(schedule).run(std::move(microbatches));
@@ -227,7 +263,11 @@ TrainingState TrainingSession::restore(const std::string& root) {
   same("seq_length", state.seq_length, config_.seq_length);
   same("seed", state.seed, config_.seed);
   same("consumed_samples", state.consumed_samples, position(state.iteration).consumed_samples);  // rampup_batch_size
-  if (state.layout != layout_.to_string()) state.schedule.clear();                               // of another graph
+  try {
+    if (!state.schedule.empty()) validate(*graph_, schedule_from_text(*graph_, state.schedule, root));
+  } catch (const Error&) {
+    state.schedule.clear();  // of another graph
+  }
   return state;
 }
 

@@ -8,20 +8,10 @@
 #include "data/gpt_dataset.h"
 #include "exec/executor.h"
 #include "train/checkpoint_writer.h"
+#include "train/sample_reader.h"
 #include "train/training_step.h"
 
 namespace farskip {
-
-/// What a model is trained on: [seq_length + 1] tokens and, where not every prediction counts, [seq_length] flags of
-/// those that do. A source gives flags with all of its samples or with none.
-struct TrainSample {
-  std::vector<int32_t> tokens;
-  std::vector<uint8_t> loss_mask;
-  TrainSample(std::vector<int32_t> t, std::vector<uint8_t> mask = {})  // NOLINT: tokens alone are a sample
-      : tokens(std::move(t)), loss_mask(std::move(mask)) {}
-};
-/// Where samples come from.
-using SampleSource = std::function<TrainSample(int64_t i)>;
 
 /// Tokens without a text, for benchmarks: a fixed pseudo-random sequence below vocab_size.
 SampleSource synthetic_samples(int64_t seq_length, int64_t vocab_size, uint64_t seed);
@@ -44,7 +34,7 @@ class TrainingSession {
   TrainingSession(const TrainConfig& config, World& world, SampleSource samples);
 
   /// This rank's microbatches of a step.
-  std::vector<Batch> batches(int64_t iteration) const;
+  std::vector<Batch> batches(int64_t iteration) const { return make_batches(reader_.read(iteration), iteration); }
   /// Runs one step under `schedule`; updates the weights.
   StepResult step(int64_t iteration, const Schedule& schedule);
   /// See TrainingStep::request.
@@ -80,6 +70,7 @@ class TrainingSession {
 
  private:
   nlohmann::json model_json() const;  ///< config.json, with the connectivity
+  std::vector<Batch> make_batches(const StepSamples& samples, int64_t iteration) const;
   /// `num_sequences` are those of the whole step, over all ranks and microbatches.
   Batch make_batch(const std::vector<TrainSample>& samples, double num_sequences) const;
   /// With a loss mask the loss is a mean over the targets that count, of all ranks and microbatches.
@@ -90,10 +81,10 @@ class TrainingSession {
   TrainingModel model_;
   Layout layout_;
   Communicators communicators_;
-  SampleSource samples_;
   bool masked_ = false;   ///< samples come with a loss mask
   bool gathered_ = true;  ///< values are those of the last update
   BatchRamp ramp_;
+  SampleReader reader_;
   std::unique_ptr<ParameterSet> parameters_;
   std::unique_ptr<ParameterShards> shards_;
   std::unique_ptr<StageMath> math_;

@@ -33,6 +33,8 @@ TrainData TrainData::open(const TrainConfig& config, int64_t vocab_size) {
   options.seed = static_cast<uint64_t>(config.seed);
   options.vocab_size = vocab_size;
   options.sample.eod_mask_loss = config.eod_mask_loss;
+  options.sample.reset_position_ids = config.reset_position_ids;
+  options.sample.reset_attention_mask = config.reset_attention_mask;
   options.verify_checksums = config.verify_data;
   options.train.num_samples = config.train_iters * config.global_batch_size;
   options.valid.wanted = config.eval_iters > 0;
@@ -59,8 +61,13 @@ TrainData TrainData::open(const TrainConfig& config, int64_t vocab_size) {
 SampleSource samples_of(std::shared_ptr<const SampleDataset> dataset, bool masked) {
   return [dataset = std::move(dataset), masked](int64_t i) {
     Sample sample = dataset->sample(i);
-    return masked ? TrainSample(std::move(sample.tokens), std::move(sample.loss_mask))
-                  : TrainSample(std::move(sample.tokens));
+    TrainSample result(std::move(sample.tokens));
+    if (masked) result.loss_mask = std::move(sample.loss_mask);
+    if (sample.cu_seqlens.size() > 2) {
+      result.position_ids = std::move(sample.position_ids);
+      result.cu_seqlens = std::move(sample.cu_seqlens);
+    }
+    return result;
   };
 }
 

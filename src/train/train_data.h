@@ -14,7 +14,8 @@ struct TrainData {
   static TrainData open(const TrainConfig& config, int64_t vocab_size);
   bool masked = false;  ///< not every prediction counts
 };
-/// With a loss mask where the recipe's data has one.
+/// With a loss mask where the recipe's data has one, and the bounds and positions of documents where a sample has
+/// several.
 SampleSource samples_of(std::shared_ptr<const SampleDataset> dataset, bool masked);
 
 }  // namespace farskip

@@ -18,8 +18,10 @@ TrainingStep::TrainingStep(const ModelConfig& model, ParameterSet& parameters, P
 
 void add_router_losses(StageMathOptions& options, const TrainConfig& config, const ModelConfig& model) {
   const auto type = config.moe_router_load_balancing_type;
-  options.aux_loss_alpha = type == LoadBalancing::none ? 0 : config.moe_aux_loss_coeff.value_or(model.aux_loss_alpha);
-  options.aux_loss_by_sequence = type == LoadBalancing::seq_aux_loss;
+  options.aux_loss_alpha = config.aux_loss_alpha(model);
+  options.aux_scope = type == LoadBalancing::aux_loss          ? nn::AuxScope::microbatch
+                      : type == LoadBalancing::global_aux_loss ? nn::AuxScope::global
+                                                               : nn::AuxScope::sequence;
   options.z_loss_coeff = config.moe_z_loss_coeff;
 }
 

@@ -71,6 +71,16 @@ TEST_F(TrainConfigTest, LayoutConflictsAreRefused) {
   EXPECT_THAT(refusal("model: m\nlayout: tp=2\n"), HasSubstr("tp"));
 }
 
+TEST_F(TrainConfigTest, PositionsBeginAnewOnlyWhereAttentionDoes) {
+  EXPECT_TRUE(load("model: m\nreset_attention_mask: true\nreset_position_ids: true\n").reset_position_ids);
+  EXPECT_TRUE(load("model: m\nreset_attention_mask: true\n").reset_attention_mask);
+  EXPECT_THAT(
+      refusal("model: m\nreset_position_ids: true\n", {"reset_attention_mask=false"}),
+      AllOf(HasSubstr(".yaml:2: reset_position_ids = true"), HasSubstr("command line: reset_attention_mask = false"),
+            HasSubstr("add reset_attention_mask=true")));
+  EXPECT_THAT(refusal("model: m\nprefetch_steps: -1\n"), HasSubstr("prefetch_steps"));
+}
+
 TEST_F(TrainConfigTest, ResolvingToRanks) {
   TrainConfig config = load("model: m\nexpert_model_parallel_size: 2\nglobal_batch_size: 8\n");
   config.resolve(4);

@@ -203,5 +203,25 @@ TEST_F(DatasetsTest, ChecksumsOnRequest) {
   EXPECT_THAT(error_of([&] { open_datasets(settings); }), HasSubstr("b.sha256"));
 }
 
+TEST_F(DatasetsTest, ResettingAsksForEndsOfDocuments) {
+  DataOptions settings = options({"0.7", a_, "0.3", b_});
+  settings.sample = {.reset_position_ids = true, .reset_attention_mask = true, .eod_token = 9};
+  try {
+    open_datasets(settings);
+    ADD_FAILURE() << "b has no ends of documents";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr(b_ + ": its first document ends with token 1009 and not with 9"));
+    EXPECT_THAT(error.what(), HasSubstr("--no-append-eod"));
+  }
+  settings.data_path = {a_};
+  const auto train = open_datasets(settings).train;  // of its documents the first alone has the end
+  int64_t several = 0;
+  for (int64_t i = 0; i < train->size(); ++i) several += train->sample(i).cu_seqlens.size() > 2;
+  EXPECT_GT(several, 0);
+  settings.data_path = {b_};
+  settings.sample.reset_attention_mask = false;
+  EXPECT_NO_THROW(open_datasets(settings));
+}
+
 }  // namespace
 }  // namespace farskip

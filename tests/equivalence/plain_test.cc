@@ -18,10 +18,11 @@ double plain_step(TrainingSession& session, AdamW& optimizer, int64_t iteration)
   const StageMathOptions& math = session.math().options();
   parameters.zero_grad();
   double loss = 0;
+  std::vector<at::Tensor> load;
   for (const Batch& batch : session.batches(iteration)) {
     const nn::ModelWeights weights = differentiable_copy(parameters);
     const PlainResult result = plain_forward(session.model().config, session.model().connectivity, weights, batch,
-                                             {math.aux_loss_alpha, math.aux_loss_by_sequence, math.z_loss_coeff});
+                                             {math.aux_loss_alpha, math.aux_scope, math.z_loss_coeff, &load});
     result.loss.backward();
     loss += result.loss.item<double>();
     const auto grads = gradients(parameters.table(), weights);
@@ -59,7 +60,15 @@ std::vector<Trial> trials() {
         trials.push_back({.model = model, .connectivity = connectivity, .layout = {}, .bf16 = bf16, .num_steps = 4});
       }
     }
+    for (const bool bf16 : {false, true}) {
+      trials.push_back({.model = model, .layout = {}, .bf16 = bf16, .num_steps = 4, .packed = true});
+    }
   }
+  trials.push_back({.model = "v2",
+                    .layout = {},
+                    .num_microbatches = 3,
+                    .num_steps = 4,
+                    .balancing = LoadBalancing::global_aux_loss});
   return trials;
 }
 

@@ -88,6 +88,55 @@ TEST(Ranks, WithSumsInAnotherOrderAgree) {
   EXPECT_LT(gradients, 2e-6);
 }
 
+TEST(Ranks, OfPackedSequencesAgree) {
+  for (const char* model : {"moonlight", "v2", "qwen3"}) {
+    Trial alone = on({}, model, false), experts = on({.ep = 2}, model, false), data = on({.dp = 4}, model, false);
+    for (Trial* trial : {&alone, &experts, &data}) trial->packed = true;
+    const Whole one = run_whole(alone), two = run_whole(experts), four = run_whole(data);
+    EXPECT_EQ(one.losses, four.losses) << model;
+    EXPECT_EQ(relative_maximum(one.weights, four.weights), 0) << model;
+    EXPECT_EQ(one.load[0], two.load[0]) << model;
+    EXPECT_LT(std::abs(one.losses[0] - two.losses[0]), 1e-6 * one.losses[0]) << model;
+    EXPECT_LT(relative_maximum(one.gradients, two.gradients), 1e-5) << model;
+    alone.packed = false;
+    EXPECT_NE(run_whole(alone).losses, one.losses) << "the documents were to matter, " << model;
+  }
+}
+
+// One sequence on each of two ranks: the global auxiliary loss is that of both in one microbatch of one rank. The v2
+// model's router has no bias that would balance it by itself.
+TEST(Ranks, ShareTheGlobalAuxiliaryLoss) {
+  const auto run = [](const Layout& layout, int64_t micro_batch_size, LoadBalancing balancing, double* loss) {
+    Trial trial{.model = "v2", .layout = layout, .num_microbatches = 1, .balancing = balancing};
+    TrainConfig config = trial.config();
+    config.micro_batch_size = micro_batch_size;
+    config.global_batch_size = 4;
+    config.moe_aux_loss_coeff = 1.0;
+    Pieces gradients;
+    std::mutex mutex;
+    on_ranks(trial, [&](World& world) {
+      at::set_num_threads(1);
+      TrainingSession session(config, world, synthetic_samples(config.seq_length, 48, 11));
+      session.step(0, named_order("paper")(session.graph(), session.model().config));
+      const std::lock_guard lock(mutex);
+      gradients.merge(named_pieces(session.parameters(), true));
+      if (world.rank() == 0) *loss = session.stats().aux_loss;
+    });
+    return gradients;
+  };
+  using enum LoadBalancing;
+  double together_loss = 0, loss = 0;
+  const Pieces together = run({}, 4, aux_loss, &together_loss);
+  for (const Layout& layout : {Layout{.dp = 4}, Layout{.ep = 2, .dp = 2}, Layout{.ep = 4}}) {
+    const Pieces apart = run(layout, 1, global_aux_loss, &loss);
+    EXPECT_NEAR(loss, together_loss, 1e-6 * loss) << layout.to_string();
+    EXPECT_LT(relative_maximum(apart, together), 1e-5) << layout.to_string();
+  }
+  // A control: the loads of each rank alone are another loss.
+  EXPECT_GT(relative_maximum(run({.dp = 4}, 1, aux_loss, &loss), together), 1e-3);
+  EXPECT_GT(std::abs(loss - together_loss), 1e-3 * together_loss);
+}
+
 class ExpertRanks : public ::testing::TestWithParam<std::tuple<std::string, std::string, bool>> {};
 
 TEST_P(ExpertRanks, AgreeWithOne) {

@@ -55,6 +55,18 @@ std::vector<Trial> matrix() {
     add({.gloo = true, .skew = skew, .num_random = 5});
     add({.connectivity = "standard", .skew = skew, .num_random = 10});
   }
+  for (const char* model : {"moonlight", "v2", "qwen3"}) {
+    add({.model = model, .num_random = 10, .packed = true});
+    add({.model = model, .num_microbatches = 3, .num_random = 20, .balancing = LoadBalancing::global_aux_loss});
+  }
+  add({.connectivity = "standard", .layout = square, .bf16 = true, .num_random = 10, .packed = true});
+  add({.layout = square,
+       .bf16 = true,
+       .gloo = true,
+       .num_random = 10,
+       .packed = true,
+       .balancing = LoadBalancing::global_aux_loss});
+  add({.layout = {}, .num_random = 10, .balancing = LoadBalancing::global_aux_loss});
   return trials;
 }
 

@@ -31,6 +31,19 @@ std::string config_path(const std::string& name) {
   return path;
 }
 
+/// Sequences of the same tokens that are one, two or three documents.
+SampleSource packed(const SampleSource& samples) {
+  return [samples](int64_t i) {
+    TrainSample sample = samples(i);
+    if (i % 3 == 0) return sample;
+    sample.cu_seqlens = i % 3 == 1 ? std::vector<int32_t>{0, 5, 8} : std::vector<int32_t>{0, 1, 4, 8};
+    for (size_t d = 0; d + 1 < sample.cu_seqlens.size(); ++d) {
+      for (int32_t t = 0; t < sample.cu_seqlens[d + 1] - sample.cu_seqlens[d]; ++t) sample.position_ids.push_back(t);
+    }
+    return sample;
+  };
+}
+
 void set_skew(TrainingSession& session, Skew skew) {
   if (skew == Skew::none) return;
   constexpr float always = 10;
@@ -104,6 +117,9 @@ std::string Trial::name() const {
   text += skews[static_cast<size_t>(skew)];
   if (sharded) text += "_sharded";
   if (!recompute.empty()) text += "_recompute_" + recompute;
+  constexpr const char* balancings[] = {"", "_aux", "_global_aux", "_no_aux"};
+  text += balancings[static_cast<size_t>(balancing)];
+  if (packed) text += "_packed";
   for (char& c : text) {
     if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
   }
@@ -130,6 +146,7 @@ TrainConfig Trial::config() const {
   }
   config.expert_model_parallel_size = layout.ep;
   config.data_parallel = layout.dp;
+  config.moe_router_load_balancing_type = balancing;
   config.resolve(layout.world());
   return config;
 }
@@ -172,7 +189,8 @@ Order named_order(const std::string& name) {
 }
 
 TrainingSession make_session(const Trial& trial, World& world) {
-  TrainingSession session(trial.config(), world, synthetic_samples(seq_length, vocab_size, 11));
+  const SampleSource samples = synthetic_samples(seq_length, vocab_size, 11);
+  TrainingSession session(trial.config(), world, trial.packed ? packed(samples) : samples);
   set_skew(session, trial.skew);
   return session;
 }

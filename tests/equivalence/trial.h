@@ -34,6 +34,8 @@ struct Trial {
   Skew skew = Skew::none;
   int num_steps = 2;
   int num_random = 20;  ///< random orders that the matrix runs
+  bool packed = false;  ///< sequences of several documents
+  LoadBalancing balancing = LoadBalancing::seq_aux_loss;
 
   std::string name() const;
   TrainConfig config() const;

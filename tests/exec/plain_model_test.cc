@@ -101,7 +101,7 @@ TEST_F(PlainControl, AuxiliaryLossTrainsTheSameRouter) {
   batch.share = 0.5;
   const Outcome without = run_staged(config_, farskip_, *parameters_, batch);
   const std::vector<PlainOptions> all = {{.aux_loss_alpha = 0.01},
-                                         {.aux_loss_alpha = 0.01, .aux_loss_by_sequence = false},
+                                         {.aux_loss_alpha = 0.01, .aux_scope = nn::AuxScope::microbatch},
                                          {.z_loss_coeff = 0.01},
                                          {.aux_loss_alpha = 0.01, .z_loss_coeff = 0.01}};
   std::vector<Outcome> outcomes = {without};
@@ -109,7 +109,7 @@ TEST_F(PlainControl, AuxiliaryLossTrainsTheSameRouter) {
     const Outcome plain = run_plain(config_, farskip_, *parameters_, batch, options);
     outcomes.push_back(run_staged(config_, farskip_, *parameters_, batch,
                                   {.aux_loss_alpha = options.aux_loss_alpha,
-                                   .aux_loss_by_sequence = options.aux_loss_by_sequence,
+                                   .aux_scope = options.aux_scope,
                                    .z_loss_coeff = options.z_loss_coeff}));
     EXPECT_THAT(differences(parameters_->table(), plain, outcomes.back()), ::testing::IsEmpty());
     for (size_t other = 0; other + 1 < outcomes.size(); ++other) {

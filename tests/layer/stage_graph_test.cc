@@ -143,6 +143,30 @@ TEST(StageGraph, WeightGradientsAreChainedInMicrobatchOrder) {
   }
 }
 
+TEST(StageGraph, ExpertLoadGrowsAndIsAwaitedByTheGatesBackwardOnly) {
+  const GraphCase made{"dmm"};
+  const Connectivity farskip = Connectivity::farskip(3);
+  GraphOptions options{Phase::train, Layout::parse("ep=2,dp=2"), 3, Scope::step};
+  options.expert_load = true;
+  const StageGraph graph = build_graph(made.model(), farskip, options);
+  for (int layer : {1, 2}) {
+    EXPECT_THAT(read_names(graph, fmt::format("mb0.l{}.fwd.expert_load", layer)),
+                ElementsAre(fmt::format("mb0.l{}.ids", layer)));
+    EXPECT_THAT(read_names(graph, fmt::format("mb2.l{}.fwd.expert_load", layer)),
+                ElementsAre(fmt::format("mb2.l{}.ids", layer), fmt::format("mb1.l{}.load", layer)));
+    const NodeId id = graph.find(1, layer, Pass::forward, Stage::expert_load);
+    EXPECT_EQ(graph.node(id).group, Group::world);
+    EXPECT_EQ(graph.find(1, layer, Pass::backward, Stage::expert_load), no_node);
+    EXPECT_THAT(graph.value(graph.node(id).writes[0]).readers,
+                ::testing::UnorderedElementsAre(graph.find(1, layer, Pass::backward, Stage::route),
+                                                graph.find(2, layer, Pass::forward, Stage::expert_load)));
+  }
+  EXPECT_EQ(graph.find(0, 0, Pass::forward, Stage::expert_load), no_node) << "a dense layer";
+  options.scope = Scope::forward;
+  const StageGraph forward = build_graph(made.model(), farskip, options);
+  EXPECT_EQ(forward.find(0, 1, Pass::forward, Stage::expert_load), no_node) << "without a backward nobody reads it";
+}
+
 TEST(StageGraph, TiedEmbeddingsShareOneGradient) {
   ModelConfig model = testing::tiny_model("mm");
   model.tie_word_embeddings = true;

@@ -221,5 +221,41 @@ TEST(AuxLoss, AttachedLossTrainsTheRouterThroughP) {
   EXPECT_GE(relative_difference(scores_grad(0.0, false), scores_grad(0.3, true)), 1e-3);
 }
 
+TEST(GlobalAuxLoss, TrainsTheRouterByALoadThatIsKnownInBackwardOnly) {
+  const at::Tensor counts = at::tensor({9, 1, 0, 14}, at::kDouble);
+  auto run = [&](bool as_root, at::Tensor* loss) {
+    const at::Tensor logits = random({6, 4}, 1).requires_grad_();
+    Routing routing;
+    routing.scores = logits.sigmoid();
+    routing.ids = at::zeros({6, 2}, at::kLong);  // where these tokens go is no matter
+    const at::Tensor p = routing.scores.narrow(1, 0, 2);
+    if (as_root) {
+      const at::Tensor share = (routing.scores / routing.scores.sum(-1, true)).mean(0);
+      *loss = 0.5 * (4 * counts / 24 * share).sum();
+      (p.square().sum() + 0.3 * *loss).backward();
+    } else {
+      const at::Tensor load = at::zeros({4}, at::kDouble);
+      *loss = at::zeros({}, at::kDouble);
+      const at::Tensor attached = attach_global_loss(p, routing, load, *loss, 0.5, 0.3);
+      EXPECT_BITS_EQUAL(attached, p);
+      load.copy_(counts);
+      attached.square().sum().backward();
+    }
+    return logits.grad();
+  };
+  at::Tensor attached_loss, root_loss;
+  const at::Tensor attached = run(false, &attached_loss), root = run(true, &root_loss);
+  EXPECT_LE(relative_difference(attached, root), 1e-12);
+  EXPECT_NEAR(attached_loss.item<double>(), root_loss.item<double>(), 1e-12);
+}
+
+TEST(GlobalAuxLoss, WithoutTokensThereIsNone) {
+  const at::Tensor x = at::zeros({0, 8}).requires_grad_();
+  const Routing routing = route(x, {random({5, 8}, 2).to(at::kFloat), 0}, {}, {}, 2, nullptr);
+  const at::Tensor loss = at::zeros({});
+  attach_global_loss(routing.p, routing, at::ones({5}, at::kDouble), loss, 0.3, 1).sum().backward();
+  EXPECT_EQ(loss.item<double>(), 0);
+}
+
 }  // namespace
 }  // namespace farskip::nn
