@@ -49,6 +49,13 @@ std::vector<Trial> matrix() {
     add({.model = "qwen3", .num_microbatches = 1, .recompute = recompute});
   }
   add({.model = "instella", .layout = two, .gloo = true, .sharded = true, .recompute = "full", .num_random = 5});
+  for (const char* recompute : {"full 2", "core_attn layernorm moe_act"}) {
+    add({.sharded = true,
+         .recompute = recompute,
+         .num_random = 10,
+         .packed = true,
+         .balancing = LoadBalancing::global_aux_loss});
+  }
   for (const Skew skew : {Skew::crowded, Skew::idle, Skew::leave}) {
     add({.skew = skew});
     add({.layout = four, .num_microbatches = 1, .bf16 = true, .skew = skew, .num_random = 10});
