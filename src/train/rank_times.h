@@ -35,8 +35,8 @@ class RankTimes {
   std::vector<double> ms_;
 };
 
-/// The most that each rank's process has had in memory, in bytes. Ranks that are threads of one process share it. Called
-/// by all ranks.
+/// The most that each rank's process has had in memory, in bytes. Ranks that are threads of one process share it.
+/// Called by all ranks.
 std::vector<double> peak_memory_of_ranks(Transport& world);
 
 }  // namespace farskip

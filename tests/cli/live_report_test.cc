@@ -39,11 +39,12 @@ class LiveReport : public testing::TinyTraining {
 };
 
 TEST_F(LiveReport, CanBeOpenedWhileTheRunGoesOnAndSaysThatASignalStoppedIt) {
-  RunningProgram run(train(std::string(two_ranks) +
-                           "link=rate=2gbit,latency=50us train_iters=20000 log_interval=5 eval_iters=1 eval_interval=20 "
-                           "report_interval=0.05 save=" +
-                           folder / "saved" + " report=" + folder / "report.html"),
-                     folder / "run");
+  RunningProgram run(
+      train(std::string(two_ranks) +
+            "link=rate=2gbit,latency=50us train_iters=20000 log_interval=5 eval_iters=1 eval_interval=20 "
+            "report_interval=0.05 save=" +
+            folder / "saved" + " report=" + folder / "report.html"),
+      folder / "run");
   ASSERT_TRUE(testing::wait_until(60, [&] { return iteration_of(page()) >= 40; })) << run.err();
   const std::string first = page();
   EXPECT_THAT(first, HasSubstr("Running: iteration"));
