@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <algorithm>
 
 #include <cstring>
 #include <filesystem>
@@ -105,7 +106,12 @@ at::Tensor SafetensorsReader::tensor(const std::string& name) const {
 
 void SafetensorsReader::release(const std::string& name) const {
   const Place& found = place(name);
-  release_mapped(found.file->data() + found.begin, found.spec.num_bytes());
+  // Reading one tensor maps what stands around it in the file again (up to a large page), neighbours that have
+  // been released among it.
+  constexpr uint64_t window = 2 << 20;
+  const uint64_t begin = found.begin - std::min(found.begin, window);
+  const uint64_t end = std::min<uint64_t>(found.begin + found.spec.num_bytes() + window, found.file->size());
+  release_mapped(found.file->data() + begin, end - begin);
 }
 
 uint64_t SafetensorsReader::bytes_in_all() const {
