@@ -37,4 +37,13 @@ if(FARSKIP_TORCH)
   separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
   target_compile_options(farskip_torch INTERFACE ${torch_flags})
   target_link_libraries(farskip_torch INTERFACE ${TORCH_LIBRARIES})
+  # at::parallel_for is compiled into its callers and runs on one thread without OpenMP. The runtime must be the one that
+  # libtorch brings along, whose number of threads at::set_num_threads sets.
+  target_compile_options(farskip_torch INTERFACE -fopenmp)
+  file(GLOB gomp ${TORCH_INSTALL_PREFIX}/lib/libgomp*.so* ${TORCH_INSTALL_PREFIX}/../torch.libs/libgomp*.so*)
+  if(NOT gomp)
+    set(gomp gomp)
+  endif()
+  list(GET gomp 0 gomp)
+  target_link_libraries(farskip_torch INTERFACE ${gomp})
 endif()

@@ -2,7 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <vector>
 
 #include "base/error.h"
 #include "nn/for_machine.h"
@@ -41,6 +44,27 @@ void adamw_(const at::Tensor& main, const at::Tensor& gradient, const at::Tensor
       p[i] = p[i] * decay - step_size * m / (std::sqrt(v) / root_correction + eps);
     }
   });
+}
+
+double squared_norm(const at::Tensor& x) {
+  FARSKIP_CHECK(x.is_contiguous() && x.scalar_type() == at::kFloat, "the norm of an fp32 run");
+  if (!x.is_cpu()) {
+    const double norm = at::linalg_vector_norm(x, 2, {}, false, at::kDouble).item<double>();
+    return norm * norm;
+  }
+  constexpr int64_t part = 1 << 15;
+  const int64_t n = x.numel();
+  std::vector<double> sums((n + part - 1) / part);
+  const float* value = x.const_data_ptr<float>();
+  parallel_rows(static_cast<int64_t>(sums.size()), part, [=, &sums](int64_t begin, int64_t end) FARSKIP_INLINE {
+    for (int64_t i = begin; i < end; ++i) {
+      const float* first = value + i * part;
+      sums[i] = lane_sum<double>(std::min(part, n - i * part), [=](int64_t j) {
+        return static_cast<double>(first[j]) * static_cast<double>(first[j]);
+      });
+    }
+  });
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
 }  // namespace farskip::nn

@@ -17,4 +17,7 @@ struct AdamWStep {
 void adamw_(const at::Tensor& main, const at::Tensor& gradient, const at::Tensor& exp_avg, const at::Tensor& exp_avg_sq,
             const AdamWStep& options);
 
+/// The sum of x's squares, in fp64. x: a contiguous run of fp32. Its bits do not depend on threads.
+double squared_norm(const at::Tensor& x);
+
 }  // namespace farskip::nn

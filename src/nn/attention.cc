@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "base/error.h"
+#include "nn/flash_attention.h"
 #include "nn/linear.h"
 #include "nn/norm.h"
 
@@ -80,6 +81,11 @@ Qkv qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& 
 }
 
 at::Tensor attn_core(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale, bool causal) {
+  if (has_flash_attention(q)) {
+    std::vector<Segment> sequences;
+    for (int64_t b = 0; b < q.size(0); ++b) sequences.push_back({b, 0, q.size(2)});
+    return flash_attention(q, k, v, scale, causal, sequences);
+  }
   return fused(q, k, as_wide_as(q, v), scale, causal).narrow(-1, 0, v.size(-1)).flatten(2);
 }
 
@@ -87,6 +93,19 @@ at::Tensor attn_core(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
                      const Documents& documents) {
   if (documents.empty()) return attn_core(q, k, v, scale);
   FARSKIP_CHECK(static_cast<int64_t>(documents.size()) == q.size(0), "documents of another number of sequences");
+  if (has_flash_attention(q)) {
+    std::vector<Segment> segments;
+    for (size_t b = 0; b < documents.size(); ++b) {
+      int64_t begin = 0;
+      for (int64_t length : documents[b]) {
+        segments.push_back({static_cast<int64_t>(b), begin, length});
+        begin += length;
+      }
+      if (begin != q.size(2))
+        fail("sequence {}: its documents have {} positions, the sequence has {}", b, begin, q.size(2));
+    }
+    return flash_attention(q, k, v, scale, true, segments);
+  }
   // Splitting and joining are one node of the autograd graph each, whatever the number of documents.
   const auto q_B = q.split(1), k_B = k.split(1), v_B = as_wide_as(q, v).split(1);
   std::vector<at::Tensor> parts_nHd;

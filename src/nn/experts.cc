@@ -7,20 +7,22 @@
 
 #include "nn/deferred.h"
 #include "nn/linear.h"
+#include "nn/tiles.h"
 
 namespace farskip::nn {
 namespace {
 
-/// f(expert, first row, rows) for each of E experts. On a CPU whole experts are divided among threads, each product
-/// running on one thread: most have too few rows to be worth dividing. An expert with more rows than a thread's share
-/// of all goes first, on all threads. Elsewhere reading the offsets waits for the device. f calls library operations on
-/// detached tensors.
+/// f(expert, first row, rows) for each of E experts with weights [E, O, I]. On a CPU whole experts are divided among
+/// threads where there is enough to do, each product running on one thread: most have too few rows to be worth
+/// dividing. An expert with more rows than a thread's share of all goes first, on all threads. Elsewhere reading the
+/// offsets waits for the device. f calls library operations on detached tensors.
 template <typename F>
-void for_each_expert(const at::Tensor& offsets, F&& f) {
+void for_each_expert(const at::Tensor& offsets, at::IntArrayRef weights_EOI, F&& f) {
   const at::Tensor host = offsets.to(at::kCPU);
   const int64_t* offset = host.const_data_ptr<int64_t>();
   const int64_t num_experts = host.size(0) - 1, num_rows = offset[num_experts];
-  const int64_t num_parts = offsets.device().is_cpu() ? at::get_num_threads() : 1;
+  const bool worth_it = num_rows * weights_EOI[1] * weights_EOI[2] >= 1 << 20;
+  const int64_t num_parts = offsets.device().is_cpu() && worth_it ? at::get_num_threads() : 1;
   auto rows_of = [&](int64_t e) { return offset[e + 1] - offset[e]; };
   auto is_large = [&](int64_t e) { return rows_of(e) * num_parts > num_rows; };
   auto run = [&](int64_t begin, int64_t end, bool large) {
@@ -47,10 +49,9 @@ struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
     save_target(ctx, "weight", queue, id);
     const at::Tensor y = at::empty({x.size(0), weight.size(1)}, x.options());
     const at::Tensor x_MI = x.detach(), weight_EOI = weight.detach();
-    for_each_expert(offsets, [&](int64_t e, int64_t first, int64_t num) {
+    for_each_expert(offsets, weight.sizes(), [&](int64_t e, int64_t first, int64_t num) {
       if (num == 0) return;
-      at::Tensor y_e = y.narrow(0, first, num);
-      at::mm_out(y_e, x_MI.narrow(0, first, num), weight_EOI[e].t());
+      tiles::product(y.narrow(0, first, num), x_MI.narrow(0, first, num), weight_EOI[e].t());
     });
     return y;
   }
@@ -62,22 +63,20 @@ struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
     at::Tensor dx;
     if (ctx->needs_input_grad(0)) {
       dx = at::empty(ctx->saved_data["sizes"].toIntVector(), dy.options());
-      for_each_expert(offsets, [&](int64_t e, int64_t first, int64_t num) {
+      for_each_expert(offsets, weight.sizes(), [&](int64_t e, int64_t first, int64_t num) {
         if (num == 0) return;
-        at::Tensor dx_e = dx.narrow(0, first, num);
-        at::mm_out(dx_e, dy.narrow(0, first, num), weight[e]);
+        tiles::product(dx.narrow(0, first, num), dy.narrow(0, first, num), weight[e]);
       });
     }
     const std::vector<int64_t> shape = weight.sizes().vec();
     auto compute = [input = kept_input(ctx, saved[0]), dy, offsets, shape] {
       const at::Tensor x = input();
       at::Tensor dweight = at::empty(shape, x.options());
-      for_each_expert(offsets, [&](int64_t e, int64_t first, int64_t num) {
-        at::Tensor dweight_e = dweight[e];
+      for_each_expert(offsets, shape, [&](int64_t e, int64_t first, int64_t num) {
         if (num == 0) {
-          dweight_e.zero_();
+          dweight[e].zero_();
         } else {
-          at::mm_out(dweight_e, dy.narrow(0, first, num).t(), x.narrow(0, first, num));
+          tiles::product(dweight[e], dy.narrow(0, first, num).t(), x.narrow(0, first, num));
         }
       });
       return dweight;

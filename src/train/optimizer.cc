@@ -24,8 +24,8 @@ AdamW::AdamW(ParameterSet& parameters, ParameterShards& shards, const TrainConfi
 AdamW::SquaredNorms AdamW::squared_norms() {
   SquaredNorms norms;
   for (size_t slice = 0; slice < shards_.slices().size(); ++slice) {
-    const double norm = at::linalg_vector_norm(shards_.gradient(slice), 2, {}, false, at::kDouble).item<double>();
-    (parameters_.table()[shards_.slices()[slice].id].expert ? norms.experts : norms.replicated) += norm * norm;
+    (parameters_.table()[shards_.slices()[slice].id].expert ? norms.experts : norms.replicated) +=
+        nn::squared_norm(shards_.gradient(slice));
   }
   return norms;
 }

@@ -28,18 +28,22 @@ RunLog::RunLog(const TrainConfig& config, int64_t first_iteration, RunPage page)
 
 void RunLog::open_file(const std::string& path, int64_t first_iteration) {
   create_parent_folders(path);
-  std::string kept;
-  if (first_iteration > 0 && std::filesystem::is_regular_file(path)) {
-    std::istringstream lines(read_file(path));
-    for (std::string line; std::getline(lines, line);) {
-      const auto entry = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (!entry.is_object() || entry.value("iteration", first_iteration + 1) > first_iteration) continue;
-      kept += line + "\n";
-      if (report_) report_->page().history.add(entry);
-    }
+  const bool goes_on = first_iteration > 0 && std::filesystem::is_regular_file(path);
+  if (goes_on) drop_lines_behind(path, first_iteration);
+  file_.open(path, goes_on ? std::ios::app : std::ios::trunc);
+  if (!file_) fail("log_file={}: cannot be written", path);
+}
+
+void RunLog::drop_lines_behind(const std::string& path, int64_t iteration) {
+  std::ifstream lines(path);
+  AtomicFile kept(path);
+  for (std::string line; std::getline(lines, line);) {
+    const auto entry = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!entry.is_object() || entry.value("iteration", iteration + 1) > iteration) continue;
+    kept.write(line + "\n");
+    if (report_) report_->page().history.add(entry);
   }
-  file_.open(path);
-  if (!(file_ << kept << std::flush)) fail("log_file={}: cannot be written", path);
+  kept.commit();
 }
 
 void RunLog::add_line(const nlohmann::json& line) {

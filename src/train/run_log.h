@@ -32,6 +32,7 @@ class RunLog {
 
  private:
   void open_file(const std::string& path, int64_t first_iteration);
+  void drop_lines_behind(const std::string& path, int64_t iteration);
   void add_line(const nlohmann::json& line);
 
   const std::string log_file_;

@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <mutex>
+#include <set>
+#include <thread>
 #include <vector>
 
 namespace farskip::nn {
@@ -17,6 +20,23 @@ std::vector<float> exponentials(const std::vector<float>& x) {
     for (int64_t i = begin; i < end; ++i) out[i] = exponential(in[i]);
   });
   return y;
+}
+
+/// Compiled without OpenMP, at::parallel_for quietly runs on one thread.
+TEST(ParallelRows, RunOnTheThreadsOfLibtorch) {
+  const int num_threads = at::get_num_threads();
+  at::set_num_threads(2);
+  std::mutex mutex;
+  std::set<std::thread::id> threads;
+  int64_t rows = 0;
+  parallel_rows(4, 1 << 20, [&](int64_t begin, int64_t end) {
+    const std::lock_guard lock(mutex);
+    threads.insert(std::this_thread::get_id());
+    rows += end - begin;
+  });
+  at::set_num_threads(num_threads);
+  EXPECT_EQ(threads.size(), 2U);
+  EXPECT_EQ(rows, 4);
 }
 
 TEST(Exponential, WithinTwoUnitsInTheLastPlace) {
