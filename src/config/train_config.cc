@@ -82,10 +82,10 @@ void add_run(Settings& table, TrainConfig& c) {
                     {RecomputeGranularity::full, "full"}},
                    "What is computed again for the backward pass instead of being kept: nothing, recompute_modules, or "
                    "whole layers, their collectives included. No bit changes.");
-  table.add(
-      "recompute_modules", c.recompute_modules, "core_attn",
-      "With recompute_granularity=selective, words: core_attn, layernorm (the norms before products), moe_act (the "
-      "activations of routed and shared experts).");
+  table.add("recompute_modules", c.recompute_modules, "core_attn",
+            "With recompute_granularity=selective, words: core_attn (saves little: no kernel keeps scores), layernorm "
+            "(the norms before products), moe_act (the "
+            "activations of routed and shared experts).");
   table.add("recompute_num_layers", c.recompute_num_layers, 0,
             "With recompute_granularity=full the number of layers, the first ones; 0: all.", Range::at_least(0));
   table.add("expert_model_parallel_size", c.expert_model_parallel_size, 1,

@@ -123,18 +123,11 @@ class Sizes {
     return f;
   }
 
-  /// Values are padded to the keys' width where they differ; the output is kept padded, with one fp32 per row and head.
+  /// Keeps what it read and wrote, and one fp32 per row and head. (Where nn/flash_attention.h has no kernel, values are
+  /// padded to the keys' width, which is not counted.)
   Footprint core() const {
-    const AttentionConfig& a = m_.attention;
-    const double heads = static_cast<double>(a.num_heads), qk = static_cast<double>(a.qk_head_dim());
-    const double v = static_cast<double>(a.v_head_dim);
-    Footprint f{.writes = {T_ * heads * v * b_}, .kept_reads = {0, 1}, .backward = T_ * heads * (qk * b_ + 4)};
-    if (a.v_head_dim == a.qk_head_dim()) {
-      f.kept_reads.push_back(2);
-    } else {
-      f.backward += T_ * heads * qk * b_;
-    }
-    return f;
+    const double heads = static_cast<double>(m_.attention.num_heads), v = static_cast<double>(m_.attention.v_head_dim);
+    return {.writes = {T_ * heads * v * b_}, .kept_reads = {0, 1, 2}, .kept_writes = {0}, .backward = T_ * heads * 4};
   }
 
   Footprint experts() const {

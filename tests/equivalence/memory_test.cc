@@ -161,9 +161,7 @@ TEST(MemoryOfRanks, IsAsPredictedAndLessWithRecomputation) {
       EXPECT_NEAR(share.planned / share.measured, 1, 0.12) << num_ranks << " ranks, " << name;
       measured[name] = share.measured;
     }
-    if (num_ranks == 1) {  // of two, peaks need not meet
-      EXPECT_LT(measured["core_attn"], measured["nothing"]);
-    }
+    EXPECT_NEAR(measured["core_attn"] / measured["nothing"], 1, 0.1) << "the kernel keeps no scores";
     EXPECT_LT(measured["layernorm"], measured["nothing"]);
     EXPECT_LT(measured["moe_act"], measured["nothing"]);
     EXPECT_LT(measured["all modules"], 0.9 * measured["nothing"]);

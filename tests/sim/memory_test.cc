@@ -90,7 +90,7 @@ TEST(MemoryPlan, RecomputationKeepsLess) {
   half.recompute.num_layers = static_cast<int>(half.model.num_layers()) / 2;
   all.recompute.num_layers = static_cast<int>(all.model.num_layers());
   const double everything = kept.plan().activations;
-  EXPECT_LT(core.plan().activations, 0.99 * everything);
+  EXPECT_NEAR(core.plan().activations / everything, 1, 0.05) << "the kernel keeps no scores: there is little to gain";
   EXPECT_LT(half.plan().activations, 0.7 * everything);
   EXPECT_LT(all.plan().activations, 0.4 * everything);
 }
