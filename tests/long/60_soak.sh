@@ -1,6 +1,6 @@
 #!/bin/bash
-# Two ranks over Gloo train for MINUTES (`60_soak.sh MINUTES`, default 10) under faults, and then undisturbed the same
-# steps again. Ranks stand still for moments (SIGSTOP), a connection between them is dropped, a rank is killed; the run
+# Two ranks over Gloo train for MINUTES (`60_soak.sh MINUTES`, default 10) under faults, and undisturbed beside it the same
+# steps. Ranks stand still for moments (SIGSTOP), a connection between them is dropped, a rank is killed; the run
 # goes on from its last checkpoint after those. Expected: nothing hangs (a fault that ends the run ends it within
 # $exit_limit seconds, and a started run trains within $start_limit), memory does not grow (anonymous memory of each rank, in
 # the median of the run's lives by at most $slope_limit KiB a minute, first minutes left out: a leak shows in each life, a
@@ -9,13 +9,13 @@
 set -eEuo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
 minutes=${1:-10}
-exit_limit=40 start_limit=90 slope_limit=1024
+exit_limit=40 start_limit=90 slope_limit=1024 log_interval=100
 farskip=${FARSKIP:-$PWD/build/farskip}
 [ -x "$farskip" ] || { echo "make build comes first"; exit 77; }
 work=$(mktemp -d /tmp/farskip_soak.XXXXXX)
-launcher=
+launcher= undisturbed=
 cleanup() {
-  [ -z "$launcher" ] || kill -9 $(pgrep -P "$launcher") "$launcher" 2>/dev/null || true
+  for l in $launcher $undisturbed; do kill -9 $(pgrep -P "$l") "$l" 2>/dev/null || true; done
   rm -rf "$work"
 }
 trap cleanup EXIT
@@ -50,22 +50,24 @@ eval_iters: 2
 schedule: search
 save_interval: 250
 auto_resume: true
-log_interval: 100
+log_interval: $log_interval
 report_interval: 1
 timeout: 20
 YAML
 
 steps() { if [ -f "$1.jsonl" ]; then grep -c lm_loss "$1.jsonl" || true; else echo 0; fi; }
-start() { # NAME: in the background, in $launcher; returns when it trains
-  local begin=$SECONDS from
+launch() { # NAME: in the background
   "$farskip" train "$work/recipe.yaml" --nproc 2 transport=gloo save="$work/$1" log_file="$work/$1.jsonl" \
-    report="$work/$1.html" >"$work/run.log" 2>&1 &
+    report="$work/$1.html" >>"$work/$1.log" 2>&1 &
+}
+start() { # the disturbed run, in $launcher and ${ranks[@]}; returns when it trains
+  local begin=$SECONDS
+  : >"$work/run.log"
+  launch run
   launcher=$!
-  while true; do
-    from=$(sed -n 's/.*going on from iteration \([0-9]*\) of.*/\1/p' "$work/run.log")
-    if grep -q "layout ep=2" "$work/run.log" && [ "$(steps "$work/$1")" -gt "${from:-0}" ]; then break; fi
+  until grep -q "^ iteration" "$work/run.log"; do
     kill -0 "$launcher" 2>/dev/null || die "a started run ended at once"
-    [ $((SECONDS - begin)) -lt $start_limit ] || die "no step within $start_limit s of a start"
+    [ $((SECONDS - begin)) -lt $start_limit ] || die "no $log_interval steps within $start_limit s of a start"
     sleep 0.2
   done
   ranks=($(pgrep -P "$launcher"))
@@ -90,8 +92,10 @@ slope() {
 
 life_s=150 lives=$((minutes * 60 / 150)); [ $lives -ge 3 ] || lives=3
 stalls=0 drops=0 kills=0 longest=0 no_drop=
+launch whole
+undisturbed=$!
 for life in $(seq $lives); do
-  start run
+  start
   end=$((SECONDS + life_s)) tick=0
   rm -f "$work"/memory.*
   while [ $SECONDS -lt $end ]; do
@@ -146,11 +150,11 @@ reached=$(steps "$work/run")
 grown=$(for r in 0 1; do sort -n "$work/slopes.$r" | sed -n "$(((lives + 1) / 2))p"; done | sort -n | tail -n 1)
 [ "$grown" -le $slope_limit ] || die "memory grows by $grown KiB a minute, more than $slope_limit"
 
-start whole
 while [ "$(steps "$work/whole")" -lt "$reached" ]; do
-  kill -0 "$launcher" 2>/dev/null || die "the undisturbed run ended"
+  kill -0 "$undisturbed" 2>/dev/null || die "the undisturbed run ended"
   sleep 1
 done
+launcher=$undisturbed undisturbed=
 kill -TERM "$launcher"
 await_end $exit_limit || die "the undisturbed run did not end within $exit_limit s of SIGTERM"
 digits() { grep -o '"grad_norm":[^,]*\|"lm_loss":[^,]*' "$1" | head -n $((2 * reached)); }
