@@ -20,7 +20,7 @@ namespace {
 
 void print(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
-void add_train(CLI::App& parent) {
+void add_tokenizer_train(CLI::App& parent) {
   struct Arguments {
     TrainBpeOptions options;
     std::string output;
@@ -60,7 +60,7 @@ Arguments& common_options(CLI::App& command, const std::shared_ptr<Arguments>& a
 
 std::string input_text(const std::string& path) { return read_file(path == "-" ? "/dev/stdin" : path); }
 
-void add_encode(CLI::App& parent) {
+void add_tokenizer_encode(CLI::App& parent) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = parent.add_subcommand("encode", "Print the token ids of a text");
   Arguments& common = common_options(*command, arguments);
@@ -80,7 +80,7 @@ void add_encode(CLI::App& parent) {
   });
 }
 
-void add_decode(CLI::App& parent) {
+void add_tokenizer_decode(CLI::App& parent) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = parent.add_subcommand("decode", "Print the text of token ids");
   Arguments& common = common_options(*command, arguments);
@@ -113,9 +113,9 @@ void add_decode(CLI::App& parent) {
 void add_tokenizer(CLI::App& app) {
   CLI::App* command = app.add_subcommand("tokenizer", "Make vocabularies; turn text into token ids and back");
   command->require_subcommand(1);
-  add_train(*command);
-  add_encode(*command);
-  add_decode(*command);
+  add_tokenizer_train(*command);
+  add_tokenizer_encode(*command);
+  add_tokenizer_decode(*command);
 }
 
 }  // namespace farskip::cli

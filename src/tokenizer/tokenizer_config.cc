@@ -65,7 +65,8 @@ TokenizerConfig read_tokenizer_config(const std::string& folder) {
     result.add_bos_token = flag(config, "add_bos_token");
     result.add_eos_token = flag(config, "add_eos_token");
     result.chat_template = template_text(config);
-    for (const auto& [key, token] : config.value("added_tokens_decoder", nlohmann::json::object()).items()) {
+    const auto added_tokens = config.value("added_tokens_decoder", nlohmann::json::object());
+    for (const auto& [key, token] : added_tokens.items()) {
       AddedToken added;
       const auto [end, status] = std::from_chars(key.data(), key.data() + key.size(), added.id);
       if (status != std::errc() || end != key.data() + key.size() || added.id < 0 || !token.is_object() ||
