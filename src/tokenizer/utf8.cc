@@ -72,7 +72,7 @@ void append_utf8(char32_t code, std::string& text) {
     return;
   }
   const int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
-  text += static_cast<char>((0xF00 >> more) | (code >> (6 * more)));
+  text += static_cast<char>(((0xF0u << (3 - more)) & 0xF0u) | (code >> (6 * more)));
   for (int i = more - 1; i >= 0; --i) text += static_cast<char>(0x80 | ((code >> (6 * i)) & 0x3F));
 }
 
