@@ -72,7 +72,7 @@ TEST(ChatTemplate, TheAssistantsWordsAreTheTargets) {
 TEST(ChatTemplate, UnknownOnesAreRefusedWithTheKnown) {
   EXPECT_THAT(testing::error_of([] { ChatTemplate::of("{{ messages }}", "my/model"); }),
               AllOf(HasSubstr("my/model"), HasSubstr("not guessed"), HasSubstr("DeepSeek-V2"),
-                             HasSubstr(chat_template_fingerprint("{{ messages }}"))));
+                    HasSubstr(chat_template_fingerprint("{{ messages }}"))));
   EXPECT_THAT(testing::error_of([] { ChatTemplate::of("", "my/model"); }), HasSubstr("no chat template"));
 }
 
