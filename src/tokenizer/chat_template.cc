@@ -26,7 +26,9 @@ ChatTemplate ChatTemplate::with_fingerprint(const std::string& fingerprint, cons
   std::string names;
   for (const auto& known : known_chat_templates()) {
     if (fingerprint == known.fingerprint) return {known.name, known.render};
-    names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
+    if (names.find(known.name) == std::string::npos) {  // a template may have several texts
+      names += fmt::format("{}{}", names.empty() ? "" : ", ", known.name);
+    }
   }
   fail("{}: its chat template (SHA-256 {}) is not known, and templates are not guessed; known are those of {}", where,
        fingerprint, names);

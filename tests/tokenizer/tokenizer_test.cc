@@ -158,7 +158,8 @@ TEST(TrainBpe, TheMostFrequentPairIsMergedFirstAndTheFileReadsBack) {
   std::string text;
   for (int i = 0; i < 50; ++i) text += "low lower lowest newest widest\n";
   write_file(folder / "text.txt", text);
-  TrainBpeOptions options{.inputs = {folder / "text.txt"}, .vocab_size = 270, .progress = nullptr};
+  TrainBpeOptions options;
+  options.inputs = {folder / "text.txt"}, options.vocab_size = 270, options.progress = nullptr;
   const BpeVocabulary vocabulary = train_bpe(options);
   EXPECT_EQ(vocabulary.tokens.size(), 270u);
   EXPECT_EQ(vocabulary.tokens[0], "<|endoftext|>");
