@@ -19,6 +19,15 @@
 namespace farskip {
 namespace {
 
+/// Lines with their ends; what stands behind the last is left out.
+std::vector<std::string_view> lines_of(std::string_view text) {
+  std::vector<std::string_view> lines;
+  for (size_t end; (end = text.find('\n')) != std::string_view::npos; text.remove_prefix(end + 1)) {
+    lines.push_back(text.substr(0, end + 1));
+  }
+  return lines;
+}
+
 void run(int argc, char** argv) {
   std::map<std::string, std::string> options = {{"python", "python3"}, {"pythonpath", ""}, {"rounds", "7"}};
   std::vector<std::string> files;
@@ -33,31 +42,37 @@ void run(int argc, char** argv) {
   if (files.size() < 2) fail("usage: tokenizer_speed TOKENIZER_JSON TEXT... [python=] [pythonpath=] [rounds=]");
   const auto tokenizer = load_tokenizer(files[0]);
   Peer peer({options["python"], FARSKIP_BENCH_DIR "/hf_tokenizer.py", files[0]}, options["pythonpath"]);
-  std::printf("| text | MB | ids | ours, MB/s | tokenizers, MB/s | ratio |\n|---|---|---|---|---|---|\n");
+  std::printf("| text | as | MB | ids | ours, MB/s | tokenizers, MB/s | ratio |\n|---|---|---|---|---|---|---|\n");
   for (size_t f = 1; f < files.size(); ++f) {
     const std::string text = read_file(files[f]);
-    std::vector<double> ours, theirs;
-    size_t num_ids = 0;
-    for (int round = 0; round < std::stoi(options["rounds"]) + 1; ++round) {
-      const double start = monotonic_seconds();
-      const std::vector<int32_t> ids = tokenizer->encode(text);
-      const double seconds = monotonic_seconds() - start;
-      int64_t sum = 0, place = 0;
-      for (const int32_t id : ids) sum += place < 1000000 ? ++place * id : 0;
-      peer.send(files[f]);
-      std::string line;
-      if (!peer.receive(line)) fail("{}: the peer has ended", files[f]);
-      std::istringstream answer(line);
-      double peer_seconds = 0;
-      int64_t peer_ids = 0, peer_sum = 0;
-      answer >> peer_seconds >> peer_ids >> peer_sum;
-      if (peer_ids != static_cast<int64_t>(ids.size()) || peer_sum != sum) fail("{}: the ids differ", files[f]);
-      num_ids = ids.size();
-      if (round > 0) ours.push_back(seconds), theirs.push_back(peer_seconds);
+    for (const std::string mode : {"whole", "lines"}) {
+      const std::vector<std::string_view> texts =
+          mode == "whole" ? std::vector<std::string_view>{text} : lines_of(text);
+      std::vector<double> ours, theirs;
+      size_t num_ids = 0;
+      for (int round = 0; round < std::stoi(options["rounds"]) + 1; ++round) {
+        std::vector<int32_t> ids;
+        const double start = monotonic_seconds();
+        for (const auto part : texts) tokenizer->encode(part, ids);
+        const double seconds = monotonic_seconds() - start;
+        int64_t sum = 0, place = 0;
+        for (const int32_t id : ids) sum += place < 1000000 ? ++place * id : 0;
+        peer.send(mode + " " + files[f]);
+        std::string line;
+        if (!peer.receive(line)) fail("{}: the peer has ended", files[f]);
+        std::istringstream answer(line);
+        double peer_seconds = 0;
+        int64_t peer_ids = 0, peer_sum = 0;
+        answer >> peer_seconds >> peer_ids >> peer_sum;
+        if (peer_ids != static_cast<int64_t>(ids.size()) || peer_sum != sum) fail("{}: the ids differ", files[f]);
+        num_ids = ids.size();
+        if (round > 0) ours.push_back(seconds), theirs.push_back(peer_seconds);
+      }
+      const double mb = static_cast<double>(text.size()) * 1e-6;
+      std::printf("| %s | %s | %.2f | %zu | %.1f | %.1f | %.1f |\n", files[f].substr(files[f].rfind('/') + 1).c_str(),
+                  mode.c_str(), mb, num_ids, mb / median(ours), mb / median(theirs), median(theirs) / median(ours));
+      std::fflush(stdout);
     }
-    const double mb = static_cast<double>(text.size()) * 1e-6;
-    std::printf("| %s | %.2f | %zu | %.1f | %.1f | %.1f |\n", files[f].substr(files[f].rfind('/') + 1).c_str(), mb,
-                num_ids, mb / median(ours), mb / median(theirs), median(theirs) / median(ours));
   }
 }
 
