@@ -18,9 +18,9 @@ constexpr int kUsage = 2;
 
 /// In the order of --help.
 constexpr void (*kCommands[])(CLI::App&) = {
-    add_prepare, add_show,
+    add_prepare, add_tokenizer, add_show,
 #ifdef FARSKIP_TORCH
-    add_train,   add_bench, add_compare, add_generate, add_verify,
+    add_train,   add_bench,     add_compare, add_generate, add_verify,
 #endif
     add_version,
 };

@@ -27,6 +27,8 @@ void add_prepare(CLI::App& app) {
   command->add_option("--document-start", options->documents.start,
                       "A line that matches this expression begins a document");
   command->add_option("--json-key", options->documents.json_key, "Key of the text in JSONL");
+  command->add_option("--tokenizer", options->tokenizer, "A model's folder or its vocabulary; without: bytes");
+  command->add_option("--end-of-document", options->end_of_document, "Token that ends documents (the tokenizer's eos)");
   command->add_flag("!--no-append-eod", options->append_eod, "Leave out the end-of-document token");
   command->add_option("--workers", options->workers, "Threads that parse and tokenize; 0: one per core")
       ->check(CLI::NonNegativeNumber);

@@ -4,6 +4,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 
@@ -21,16 +22,12 @@ const std::string& text_of(const nlohmann::json& message, size_t i, const char* 
 
 }  // namespace
 
-Document chat_document(const nlohmann::json& object) {
+Document chat_document(const nlohmann::json& object, const ChatFormat* format) {
   const auto messages = object.find("messages");
   if (messages == object.end() || !messages->is_array()) {
     fail("no array \"messages\", as in {{\"messages\": [{{\"role\": \"user\", \"content\": \"...\"}}, ...]}}");
   }
-  Document document;
-  const auto add = [&](std::string_view text, bool is_target) {
-    document.text += text;
-    document.targets.append(text.size(), static_cast<char>(is_target));
-  };
+  std::vector<ChatMessage> chat;
   bool has_target = false;
   for (size_t i = 0; i < messages->size(); ++i) {
     const nlohmann::json& message = (*messages)[i];
@@ -39,14 +36,26 @@ Document chat_document(const nlohmann::json& object) {
     if (std::find(kRoles.begin(), kRoles.end(), role) == kRoles.end()) {
       fail("message {} has the role \"{}\"; known are system, user, assistant, tool", i, role);
     }
+    has_target |= role == "assistant";
+    chat.push_back({role, text_of(message, i, "content")});
+  }
+  if (!has_target) fail("no message is the assistant's, so there is nothing to learn");
+  if (format != nullptr) {
+    ChatText text = format->chat_template.render(chat, format->config, false);
+    return {std::move(text.text), std::move(text.targets)};
+  }
+  Document document;
+  const auto add = [&](std::string_view text, bool is_target) {
+    document.text += text;
+    document.targets.append(text.size(), static_cast<char>(is_target));
+  };
+  for (const auto& [role, content] : chat) {
     const bool is_target = role == "assistant";
-    has_target |= is_target;
     add("<|im_start|>" + role + "\n", false);
-    add(text_of(message, i, "content"), is_target);
+    add(content, is_target);
     add("<|im_end|>", is_target);
     add("\n", false);
   }
-  if (!has_target) fail("no message is the assistant's, so there is nothing to learn");
   return document;
 }
 

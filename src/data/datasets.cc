@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "data/vocabulary_record.h"
 
 namespace farskip {
 namespace {
@@ -105,6 +106,9 @@ class PartBuilder {
   }
 
   std::shared_ptr<const SampleDataset> make(const std::string& prefix, SequenceRange range, GptDatasetOptions gpt) {
+    if (std::filesystem::exists(vocabulary_record_path(prefix))) {
+      gpt.sample.eod_token = read_vocabulary_record(prefix).end_of_document;
+    }
     if (gpt.sample.reset_attention_mask) check_ends(*pool_.open(prefix).text, gpt.sample.eod_token);
     gpt.target_mask = pool_.open(prefix).target_mask;
     return std::make_shared<const GptDataset>(pool_.open(prefix).text, range, gpt);

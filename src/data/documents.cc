@@ -118,7 +118,7 @@ Document parse_record(const DocumentRules& rules, const std::string& source, std
   if (format == TextFormat::text) return {std::string(record), ""};
   try {
     nlohmann::json object = parse_object(record);
-    return format == TextFormat::chat ? chat_document(object) : text_document(object, rules.json_key);
+    return format == TextFormat::chat ? chat_document(object, rules.chat.get()) : text_document(object, rules.json_key);
   } catch (const Error& error) {
     fail("{}:{}: {}", source, line, error.what());
   }

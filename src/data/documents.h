@@ -11,11 +11,14 @@ namespace farskip {
 
 enum class TextFormat { automatic, text, jsonl, chat };
 
+struct ChatFormat;
+
 struct DocumentRules {
   TextFormat format = TextFormat::automatic;  ///< automatic: jsonl for *.jsonl and *.ndjson, else text
   std::string separator;                      ///< text: stands between documents and is dropped; empty: none
   std::string start;  ///< text: regular expression (ECMAScript); a line with a match begins a document; empty: none
-  std::string json_key = "text";  ///< jsonl: holds the document
+  std::string json_key = "text";           ///< jsonl: holds the document
+  std::shared_ptr<const ChatFormat> chat;  ///< chat: how messages are written; null: see chat_document
 };
 
 struct Document {

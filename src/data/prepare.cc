@@ -12,9 +12,11 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/progress.h"
-#include "data/byte_tokenizer.h"
+#include "data/chat.h"
 #include "data/datasets.h"
 #include "data/ordered_pipeline.h"
+#include "data/tokenize.h"
+#include "data/vocabulary_record.h"
 
 namespace farskip {
 namespace {
@@ -150,7 +152,7 @@ class BatchReader {
   RecordBatch batch_;
 };
 
-TokenBatch tokenize(const PrepareOptions& options, const RecordBatch& batch) {
+TokenBatch tokenize(const PrepareOptions& options, const DocumentTokenizer& tokenizer, const RecordBatch& batch) {
   TokenBatch result;
   result.num_bytes = batch.num_bytes;
   result.tokens.reserve(batch.text.size() + batch.ends.size());
@@ -163,12 +165,10 @@ TokenBatch tokenize(const PrepareOptions& options, const RecordBatch& batch) {
       ++result.num_skipped;
       continue;
     }
-    ByteTokenizer::encode(document.text, result.tokens);
-    if (options.append_eod) result.tokens.push_back(ByteTokenizer::kEndOfDocument);
-    if (has_targets) {
-      result.targets.insert(result.targets.end(), document.targets.begin(), document.targets.end());
-      result.targets.resize(result.tokens.size(), 0);
-    }
+    tokenizer.encode(document, result.tokens, result.targets);
+    const bool has_ended = has_targets && result.tokens.back() == tokenizer.end_of_document;
+    if (options.append_eod && !has_ended) result.tokens.push_back(tokenizer.end_of_document);
+    if (has_targets) result.targets.resize(result.tokens.size(), 0);
     result.ends.push_back(result.tokens.size());
   }
   return result;
@@ -177,8 +177,10 @@ TokenBatch tokenize(const PrepareOptions& options, const RecordBatch& batch) {
 /// The data sets being written: text, and targets for chats.
 class Output {
  public:
-  Output(const PrepareOptions& options, const std::string& data_prefix)
-      : text_(data_prefix, token_type_for(ByteTokenizer::kNumIds)), mask_prefix_(target_mask_prefix(data_prefix)) {
+  Output(const PrepareOptions& options, const DocumentTokenizer& tokenizer, const std::string& data_prefix)
+      : tokenizer_(tokenizer),
+        text_(data_prefix, token_type_for(tokenizer.num_ids())),
+        mask_prefix_(target_mask_prefix(data_prefix)) {
     if (options.documents.format == TextFormat::chat) mask_.emplace(mask_prefix_, TokenType::uint8);
   }
 
@@ -211,11 +213,17 @@ class Output {
     } else {
       remove_dataset(mask_prefix_);
     }
+    if (tokenizer_.tokenizer) {
+      write_vocabulary_record(summary.data_prefix, {summary.tokenizer, summary.num_ids, tokenizer_.end_of_document});
+    } else {
+      fs::remove(vocabulary_record_path(summary.data_prefix));
+    }
     text_.publish();
     summary.mask_prefix = mask_ ? mask_prefix_ : "";
   }
 
  private:
+  const DocumentTokenizer& tokenizer_;
   IndexedDatasetWriter text_;
   std::string mask_prefix_;
   std::optional<IndexedDatasetWriter> mask_;
@@ -232,7 +240,12 @@ std::string PrepareSummary::text() const {
   std::string lines = fmt::format("{}.bin, {}.idx\n", data_prefix, data_prefix);
   lines += fmt::format("  documents  {} (mean {:.0f} tokens, longest {})", num_documents, mean, longest_document);
   if (num_skipped > 0) lines += fmt::format("; {} of white space only left out", num_skipped);
-  lines += fmt::format("\n  tokens     {} (one per byte, {} ids)\n", num_tokens, ByteTokenizer::kNumIds);
+  if (tokenizer == "bytes") {
+    lines += fmt::format("\n  tokens     {} (one per byte, {} ids)\n", num_tokens, num_ids);
+  } else {
+    lines += fmt::format("\n  tokens     {} ({:.2f} bytes each, {} ids)\n  tokenizer  {}\n", num_tokens,
+                         static_cast<double>(num_input_bytes) / static_cast<double>(num_tokens), num_ids, tokenizer);
+  }
   if (!mask_prefix.empty()) {
     lines += fmt::format("  targets    {} ({:.0f} %; {}.bin, .idx)\n", num_targets,
                          100.0 * static_cast<double>(num_targets) / static_cast<double>(num_tokens), mask_prefix);
@@ -243,19 +256,28 @@ std::string PrepareSummary::text() const {
   return lines;
 }
 
-PrepareSummary prepare(const PrepareOptions& options) {
+PrepareSummary prepare(const PrepareOptions& given) {
+  PrepareOptions options = given;
   if (options.output_prefix.empty()) fail("no output prefix; name where the data set shall lie, such as data/kjv");
   if (options.workers < 0) fail("workers={}: give the number of threads, or 0 for one per core", options.workers);
   const double start = monotonic_seconds();
   PrepareSummary summary;
   summary.data_prefix = options.output_prefix + "_text_document";
   const int64_t total = total_bytes(options.inputs);
+  const DocumentTokenizer tokenizer = DocumentTokenizer::open(options.tokenizer, options.end_of_document);
+  summary.tokenizer = tokenizer.description(), summary.num_ids = tokenizer.num_ids();
+  if (options.documents.format == TextFormat::chat && tokenizer.tokenizer &&
+      !tokenizer.tokenizer->config().chat_template.empty()) {
+    const TokenizerConfig& config = tokenizer.tokenizer->config();
+    options.documents.chat = std::make_shared<ChatFormat>(
+        ChatTemplate::of(config.chat_template, tokenizer.tokenizer->description()), config);
+  }
   create_parent_folders(summary.data_prefix);
-  Output output(options, summary.data_prefix);
+  Output output(options, tokenizer, summary.data_prefix);
   Progress progress({.what = "prepare", .total = total, .out = options.progress});
   BatchReader reader(options);
   ordered_pipeline<RecordBatch, TokenBatch>(
-      [&] { return reader.next(); }, [&](const RecordBatch& batch) { return tokenize(options, batch); },
+      [&] { return reader.next(); }, [&](const RecordBatch& batch) { return tokenize(options, tokenizer, batch); },
       [&](const TokenBatch& batch) {
         output.add(batch, summary);
         progress.update(summary.num_input_bytes);

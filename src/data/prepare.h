@@ -16,8 +16,10 @@ struct PrepareOptions {
   /// sequence as long: 1 for targets); folders are created.
   std::string output_prefix;
   DocumentRules documents;
-  bool append_eod = true;  ///< end every document with ByteTokenizer::kEndOfDocument (in chats no target)
-  int workers = 0;         ///< threads that parse and tokenize; 0: one per core. The output is the same for any number.
+  std::string tokenizer;        ///< a model's folder or vocabulary (load_tokenizer); empty: bytes
+  std::string end_of_document;  ///< the token that ends documents; empty: the tokenizer's eos, of bytes 256
+  bool append_eod = true;       ///< end every document with it (in chats no target), unless a chat ends so already
+  int workers = 0;  ///< threads that parse and tokenize; 0: one per core. The output is the same for any number.
   std::FILE* progress = stderr;  ///< nullptr: silent
 };
 
@@ -27,6 +29,8 @@ struct PrepareSummary {
   int64_t num_documents = 0;
   int64_t num_skipped = 0;  ///< documents of nothing but white space, which are left out
   int64_t num_tokens = 0;   ///< ends of documents included
+  std::string tokenizer;    ///< its description; "bytes"
+  int64_t num_ids = 0;      ///< of the tokenizer
   int64_t num_targets = 0;  ///< tokens with a loss; num_tokens but for chats
   int64_t num_input_bytes = 0;
   int64_t num_output_bytes = 0;
@@ -38,10 +42,12 @@ struct PrepareSummary {
   std::string text() const;
 };
 
-/// Tokenizes all inputs (byte-level) into one data set, one sequence per document. Memory: a few batches of 1 MiB per
-/// worker, or of the longest document. An error or an interrupt (SIGKILL too) leaves neither new files nor a changed
-/// older data set; between the renames at the very end the older index is gone and the new one not there yet. Throws
-/// Error: an input that cannot be read, a line that is no JSON, no document at all, a full disk.
+/// Tokenizes all inputs into one data set, one sequence per document; PREFIX_text_document.tokenizer says by what
+/// (bytes: no such file). Chats are written as the tokenizer's chat template says, if it has one. Memory: a few batches
+/// of 1 MiB per worker, or of the longest document. An error or an interrupt (SIGKILL too) leaves neither new files nor
+/// a changed older data set; between the renames at the very end the older index is gone and the new one not there yet.
+/// Throws Error: a tokenizer that cannot be used, an input that cannot be read, a line that is no JSON, no document at
+/// all, a full disk.
 PrepareSummary prepare(const PrepareOptions& options);
 
 /// Opens the data sets PREFIX... and compares their files, masks too, with their checksums. Returns lines for people;

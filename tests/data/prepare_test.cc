@@ -4,12 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/files.h"
 #include "data/byte_tokenizer.h"
 #include "data/indexed_dataset.h"
+#include "data/vocabulary_record.h"
 #include "tests/base/temp_folder.h"
+#include "tokenizer/tokenizer.h"
 
 namespace farskip {
 namespace {
@@ -139,6 +142,62 @@ TEST(ByteTokenizer, RoundTrip) {
   EXPECT_EQ(ByteTokenizer::encode("\xff\x01"), (std::vector<int32_t>{255, 1}));
   EXPECT_EQ(ByteTokenizer::decode(std::vector<int32_t>{104, 105, 256, 319, 33}), "hi!");
   EXPECT_EQ(ByteTokenizer::kVocabSize % 64, 0);
+}
+
+TEST_F(PrepareTest, AVocabularyMakesTheTokensAndIsRecorded) {
+  const std::string vocabulary = std::string(FARSKIP_SOURCE_DIR) + "/tests/golden_text/tokenizers/gpt2.json";
+  add_input("a.txt", "the first text\n\nand the second\xff");
+  options_.documents.separator = "\n\n";
+  options_.tokenizer = vocabulary;
+  const auto tokenizer = load_tokenizer(vocabulary);
+  const PrepareSummary summary = prepare(options_);
+  EXPECT_THAT(summary.text(), HasSubstr("byte-level BPE of " + vocabulary));
+  const IndexedDataset data(summary.data_prefix);
+  ASSERT_EQ(data.num_sequences(), 2);
+  for (const auto& [i, text] : {std::pair{0, "the first text"}, {1, "and the second\xff"}}) {
+    auto expected = tokenizer->encode(text);
+    expected.push_back(tokenizer->eos());
+    EXPECT_EQ(data.sequence(i), expected);
+  }
+  const VocabularyRecord record = read_vocabulary_record(summary.data_prefix);
+  EXPECT_EQ(record.end_of_document, tokenizer->eos());
+  EXPECT_EQ(record.num_ids, tokenizer->num_ids());
+
+  options_.end_of_document = "<left>";
+  prepare(options_);
+  EXPECT_EQ(read_vocabulary_record(summary.data_prefix).end_of_document, tokenizer->id_of("<left>"));
+  options_.end_of_document = "no such token";
+  EXPECT_THAT(prepare_error(), HasSubstr("no such token"));
+  options_.end_of_document = "";
+  options_.tokenizer = std::string(FARSKIP_SOURCE_DIR) + "/tests/golden_text/tokenizers/qwen.json";
+  EXPECT_NO_THROW(prepare(options_)) << "<|endoftext|> ends documents where nothing else is said";
+  options_.tokenizer = std::string(FARSKIP_SOURCE_DIR) + "/tests/golden_text/tokenizers/llama3.json";
+  EXPECT_THAT(prepare_error(), HasSubstr("--end-of-document"));
+  options_.tokenizer = "";
+  prepare(options_);
+  EXPECT_EQ(read_vocabulary_record(summary.data_prefix).tokenizer, "bytes");
+}
+
+TEST_F(PrepareTest, ChatsOfAVocabularyHaveTargets) {
+  options_.documents.format = TextFormat::chat;
+  add_input(
+      "chat.jsonl",
+      R"({"messages": [{"role": "user", "content": "what is it"}, {"role": "assistant", "content": "it is that"}]})");
+  for (const std::string name : {"gpt2", "qwen", "mixtral"}) {
+    options_.tokenizer = std::string(FARSKIP_SOURCE_DIR) + "/tests/golden_text/tokenizers/" + name + ".json";
+    const auto tokenizer = load_tokenizer(options_.tokenizer);
+    options_.end_of_document = name == "mixtral" ? "</s>" : "";
+    const PrepareSummary summary = prepare(options_);
+    const auto ids = IndexedDataset(summary.data_prefix).sequence(0);
+    const auto targets = IndexedDataset(summary.mask_prefix).sequence(0);
+    ASSERT_EQ(ids.size(), targets.size()) << name;
+    std::vector<int32_t> learned;
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (targets[i] != 0) learned.push_back(ids[i]);
+    }
+    EXPECT_EQ(tokenizer->decode(learned), "it is that<|im_end|>") << name;
+    EXPECT_EQ(targets.back(), 0);
+  }
 }
 
 }  // namespace
