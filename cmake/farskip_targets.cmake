@@ -49,6 +49,19 @@ function(farskip_precompiled target)
   target_precompile_headers(${target} REUSE_FROM ${name})
 endfunction()
 
+# farskip_embed(LIBRARY FILE FUNCTION): FILE's text is part of the library, as `std::string_view farskip::FUNCTION()`.
+function(farskip_embed library file function)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${file})
+  file(READ ${CMAKE_SOURCE_DIR}/${file} text)
+  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/embedded/${function}.cc @ONLY CONTENT
+"#include <string_view>
+namespace farskip {
+std::string_view @function@() { return R\"farskip(@text@)farskip\"; }
+}  // namespace farskip
+")
+  target_sources(farskip_${library} PRIVATE ${CMAKE_BINARY_DIR}/embedded/${function}.cc)
+endfunction()
+
 function(farskip_use_torch target)
   target_link_libraries(${target} PUBLIC farskip_torch)
   farskip_precompiled(${target} TORCH)
@@ -113,6 +126,16 @@ function(farskip_plain_buffer_tests)
   target_include_directories(test_plain_buffer BEFORE PRIVATE ${CMAKE_SOURCE_DIR}/tests/plain_buffer)
 endfunction()
 
+# tests/fuzz: built on demand, with sanitizers (tests/long/15_safetensors_fuzz.sh); only what is fuzzed is compiled for it.
+function(farskip_fuzzers)
+  set(sources ${CMAKE_SOURCE_DIR}/src/model/safetensors)
+  add_executable(fuzz_safetensors EXCLUDE_FROM_ALL ${CMAKE_SOURCE_DIR}/tests/fuzz/safetensors_fuzz.cc
+    ${CMAKE_SOURCE_DIR}/tests/fuzz/mutations.cc ${sources}.cc ${sources}_header.cc ${sources}_writer.cc)
+  target_include_directories(fuzz_safetensors PRIVATE ${CMAKE_SOURCE_DIR})
+  target_link_libraries(fuzz_safetensors PRIVATE farskip_base)
+  farskip_use_torch(fuzz_safetensors)
+endfunction()
+
 function(farskip_all_tests)
   farskip_tests(base LIBS base)
   farskip_tests(config LIBS config)
@@ -131,6 +154,7 @@ function(farskip_all_tests)
     farskip_tests(train LIBS train TORCH)
     farskip_tests(infer LIBS infer TORCH)
     farskip_tests(equivalence LIBS train TORCH)
+    farskip_fuzzers()
   else()
     farskip_plain_buffer_tests()
   endif()

@@ -23,6 +23,8 @@ namespace farskip::cli {
 
 void add_prepare(CLI::App& app);
 void add_tokenizer(CLI::App& app);
+void add_convert(CLI::App& app);
+void add_inspect(CLI::App& app);
 void add_train(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_compare(CLI::App& app);

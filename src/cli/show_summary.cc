@@ -22,11 +22,6 @@ std::string percent(const OverlapRow& row) {
 }
 std::string counted(int64_t n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
 
-std::string parameters(int64_t n) {
-  const double value = static_cast<double>(n);
-  return n >= 1'000'000'000 ? fmt::format("{:.1f} B", value / 1e9) : fmt::format("{:.2f} M", value / 1e6);
-}
-
 /// "mb0.l3.attn" -> "attn" for values and nodes of the layer itself; others keep their layer.
 std::string short_name(std::string name, int layer) {
   for (const std::string& prefix : {std::string("mb0."), fmt::format("l{}.", layer)}) {
@@ -39,19 +34,14 @@ std::string model_lines(const Shown& shown) {
   const ModelConfig& m = shown.model;
   const Layout& layout = shown.graph.options().layout;
   const Phase phase = shown.graph.options().phase;
-  const int64_t num_moe = std::count(m.layers.begin(), m.layers.end(), LayerKind::moe);
-  std::string layers = fmt::format("{}: ", m.num_layers());
-  if (num_moe < m.num_layers()) layers += fmt::format("{} dense, ", m.num_layers() - num_moe);
-  layers += fmt::format("{} MoE with {} experts, {} for each token, {} shared experts", num_moe, m.num_experts, m.top_k,
-                        m.has_shared() ? "and" : "no");
   constexpr const char* exchanges[] = {"all-to-all", "all-reduce", "gather and reduce-scatter"};
   const auto num_collectives = std::count_if(shown.graph.nodes().begin(), shown.graph.nodes().end(),
                                              [](const Node& node) { return node.is_collective(); });
   std::string text = fmt::format("{} ({})\n", shown.name, m.architecture);
   auto line = [&](const char* what, const std::string& is) { text += fmt::format("  {:<13} {}\n", what, is); };
-  line("parameters", fmt::format("{}, of which a token uses {}", parameters(m.num_parameters()),
-                                 parameters(m.num_active_parameters())));
-  line("layers", layers);
+  line("parameters", fmt::format("{}, of which a token uses {}", parameters_text(m.num_parameters()),
+                                 parameters_text(m.num_active_parameters())));
+  line("layers", layers_text(m));
   line("connectivity", shown.connectivity.to_string());
   line("run", fmt::format("{}, layout {} ({}, {}), {} of {:g} x {} a rank", to_string(phase), layout.to_string(),
                           counted(layout.world(), "rank"), exchanges[static_cast<size_t>(layout.exchange(phase))],
@@ -70,25 +60,6 @@ std::string missing(const char* what, int count, int first) {
     return first == 0 ? fmt::format("{} of this layer", what) : fmt::format("{} of the layer before", what);
   return first == 0 ? fmt::format("{} of this layer and the {} before", what, count - 1)
                     : fmt::format("{} of the {} layers before", what, count);
-}
-
-/// What each reader misses, one line for neighbouring layers with the same Skip.
-Table missing_table(const Shown& shown) {
-  Table table{{"reader", "layers", "its input misses"}, {}, ""};
-  const auto& c = shown.connectivity;
-  for (int64_t first = 0, next; first < c.num_layers(); first = next) {
-    for (next = first + 1; next < c.num_layers() && c.layer(next) == c.layer(first);) ++next;
-    const Skip& skip = c.layer(first);
-    const std::string layers = next - first == 1 ? fmt::format("{}", first) : fmt::format("{}-{}", first, next - 1);
-    const std::string attention = missing("routed experts", skip.attention_routed, 1);
-    const std::string routed = missing("routed experts", skip.ff_routed, 1);
-    const std::string own = missing("attention", skip.ff_attention + 1, 0);
-    auto or_nothing = [](const std::string& text) { return text.empty() ? std::string("nothing") : text; };
-    table.rows.push_back({"attention", layers, or_nothing(attention)});
-    table.rows.push_back(
-        {"feed-forward", layers, or_nothing(routed + (routed.empty() || own.empty() ? "" : "; ") + own)});
-  }
-  return table;
 }
 
 /// The forward stages of one layer, with the time of each pass.
@@ -116,15 +87,6 @@ Table stage_table_of(const Shown& shown, int layer) {
     table.columns.erase(table.columns.begin() + 3, table.columns.begin() + 5);
   }
   return table;
-}
-
-/// The layer in the middle of those of one kind; -1 if there is none.
-int middle_layer(const ModelConfig& model, LayerKind kind) {
-  std::vector<int> layers;
-  for (int k = 0; k < static_cast<int>(model.num_layers()); ++k) {
-    if (model.layers[k] == kind) layers.push_back(k);
-  }
-  return layers.empty() ? -1 : layers[layers.size() / 2];
 }
 
 OverlapSummary overlap_of(const Shown& shown, const SimulatedSchedule& one, const ExposureHint& hint) {
@@ -178,13 +140,52 @@ std::string layer_timeline(const Shown& shown, const Timeline& timeline, int lay
 
 }  // namespace
 
+std::string parameters_text(int64_t count) {
+  const double value = static_cast<double>(count);
+  return count >= 1'000'000'000 ? fmt::format("{:.1f} B", value / 1e9) : fmt::format("{:.2f} M", value / 1e6);
+}
+
+std::string layers_text(const ModelConfig& model) {
+  const int64_t num_moe = std::count(model.layers.begin(), model.layers.end(), LayerKind::moe);
+  std::string text = fmt::format("{}: ", model.num_layers());
+  if (num_moe < model.num_layers()) text += fmt::format("{} dense, ", model.num_layers() - num_moe);
+  return text + fmt::format("{} MoE with {} experts, {} for each token, {} shared experts", num_moe, model.num_experts,
+                            model.top_k, model.has_shared() ? "and" : "no");
+}
+
+Table missing_table(const Connectivity& connectivity) {
+  Table table{{"reader", "layers", "its input misses"}, {}, ""};
+  const auto& c = connectivity;
+  for (int64_t first = 0, next; first < c.num_layers(); first = next) {
+    for (next = first + 1; next < c.num_layers() && c.layer(next) == c.layer(first);) ++next;
+    const Skip& skip = c.layer(first);
+    const std::string layers = next - first == 1 ? fmt::format("{}", first) : fmt::format("{}-{}", first, next - 1);
+    const std::string attention = missing("routed experts", skip.attention_routed, 1);
+    const std::string routed = missing("routed experts", skip.ff_routed, 1);
+    const std::string own = missing("attention", skip.ff_attention + 1, 0);
+    auto or_nothing = [](const std::string& text) { return text.empty() ? std::string("nothing") : text; };
+    table.rows.push_back({"attention", layers, or_nothing(attention)});
+    table.rows.push_back(
+        {"feed-forward", layers, or_nothing(routed + (routed.empty() || own.empty() ? "" : "; ") + own)});
+  }
+  return table;
+}
+
+int middle_layer(const ModelConfig& model, LayerKind kind) {
+  std::vector<int> layers;
+  for (int k = 0; k < static_cast<int>(model.num_layers()); ++k) {
+    if (model.layers[k] == kind) layers.push_back(k);
+  }
+  return layers.empty() ? -1 : layers[layers.size() / 2];
+}
+
 std::string summary_text(const Shown& shown, const std::vector<SimulatedSchedule>& schedules, size_t chosen) {
   const int dense = middle_layer(shown.model, LayerKind::dense), moe = middle_layer(shown.model, LayerKind::moe);
   const ExposureHint hint = exposure_hint(shown.graph, shown.costs);
   const SimulatedSchedule& picked = schedules[chosen];
   std::string text = model_lines(shown) + "\n";
   text += describe_flops(shown.model, static_cast<int64_t>(shown.load.seq_length)) + "\n";
-  text += render_text(missing_table(shown)) + "\n";
+  text += render_text(missing_table(shown.connectivity)) + "\n";
   for (int layer : {dense, moe}) {
     if (layer < 0) continue;
     text += fmt::format("Stages of a {} layer (layer {})\n{}\n", layer == dense ? "dense" : "MoE", layer,

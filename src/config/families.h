@@ -10,6 +10,11 @@
 
 namespace farskip {
 
+/// Models of a connectivity that only this program knows are exported under names of their own, which begin so
+/// (layer/export_config.h). They belong to the family whose name stands behind the prefix: ModelConfig has that one.
+inline constexpr const char* own_architecture_prefix = "FarSkip";
+inline constexpr const char* own_model_type_prefix = "farskip_";
+
 /// One family. The defaults are those of its transformers class, for options that a config.json leaves out; shapes have
 /// no defaults (a guessed shape helps nobody).
 struct Family {

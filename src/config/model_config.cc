@@ -73,6 +73,10 @@ std::string read_architecture(const JsonReader& reader, const nlohmann::json& co
   return names[0].get<std::string>();
 }
 
+std::string without(const std::string& prefix, std::string name) {
+  return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
+}
+
 }  // namespace
 
 double Yarn::attention_factor(double factor, double scale) {
@@ -102,10 +106,11 @@ ModelConfig parse_model_config(const nlohmann::json& config, const std::string& 
   const JsonReader reader(config, source);
   ModelConfig model;
   model.raw = config;
-  model.architecture = read_architecture(reader, config);
-  model.model_type = reader.text("model_type", "");
+  model.architecture = without(own_architecture_prefix, read_architecture(reader, config));
+  model.model_type = without(own_model_type_prefix, reader.text("model_type", ""));
   const Family& family = find_family(reader, model.architecture, model.model_type);
   model.architecture = family.architecture;
+  if (model.model_type.empty()) model.model_type = family.model_type;
 
   model.vocab_size = reader.integer("vocab_size");
   model.hidden_size = reader.integer("hidden_size");

@@ -9,8 +9,25 @@
 #include <vector>
 
 #include "model/parameter_set.h"
+#include "model/safetensors.h"
 
 namespace farskip {
+
+/// The tensors of a folder against those of a model.
+struct TensorCheck {
+  std::vector<std::string> missing;
+  std::vector<std::string> unexpected;
+  std::vector<std::string> wrong;    ///< of wrong shape or dtype: names, each with what it is and should be
+  std::vector<std::string> ignored;  ///< that the model has no use for, see load_checkpoint
+
+  bool ok() const { return missing.empty() && unexpected.empty() && wrong.empty(); }
+  /// Counts and the first names of what is not ok, a line for each kind, each behind "\n".
+  std::string to_string() const;
+};
+
+/// Compares names, shapes and dtypes, and a head that is tied with the embedding: nothing else is read. Throws Error
+/// where these differ.
+TensorCheck check_tensors(const SafetensorsReader& reader, const ParameterTable& table);
 
 struct LoadReport {
   int64_t num_tensors = 0;           ///< that this rank read
@@ -40,12 +57,15 @@ struct SaveOptions {
   std::function<void(const std::string& folder)> extra;
 };
 
-/// Writes a folder that transformers and load_checkpoint can read. `config` is its config.json; the dtype is noted in
-/// it. Called by every expert rank (of one data-parallel replica); rank 0 writes, never holding more than one parameter
-/// of one rank. The folder is written aside (FOLDER.tmp) and renamed when complete, so that under the name there is
-/// always the old folder or the new one. Throws Error, leaving the old folder as it was, where the system cannot write
-/// (a full disk), and where the old folder holds files that the new one would not replace: rank 0 only, after all ranks
-/// have finished.
+/// Notes the dtype of the weights in a config.json. Throws Error for one in which no checkpoint is saved.
+void note_dtype(nlohmann::json& config, at::ScalarType dtype);
+
+/// Writes a folder that transformers and load_checkpoint can read. `config` is its config.json (see
+/// export_config; a modelling file that it names is written, too); the dtype is noted in it. Called by every expert
+/// rank (of one data-parallel replica); rank 0 writes, never holding more than one parameter of one rank. The folder is
+/// written aside (FOLDER.tmp) and renamed when complete, so that under the name there is always the old folder or the
+/// new one. Throws Error, leaving the old folder as it was, where the system cannot write (a full disk), and where the
+/// old folder holds files that the new one would not replace: rank 0 only, after all ranks have finished.
 void save_checkpoint(const std::string& folder, nlohmann::json config, const ParameterSet& parameters,
                      const SaveOptions& options = {});
 

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "layer/export_config.h"
 
 namespace farskip {
 
@@ -35,8 +36,9 @@ FolderReplacement::~FolderReplacement() {
 void FolderReplacement::check_replaced() const {
   for (const auto& entry : fs::directory_iterator(folder_)) {
     const std::string name = entry.path().filename();
-    const bool weights = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
-    if (!weights && !fs::exists(fs::path(temporary_) / name)) {
+    const bool ours =
+        name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name == modeling_file_name;
+    if (!ours && !fs::exists(fs::path(temporary_) / name)) {
       fail("{}: holds {}, which would be lost if the folder were replaced; choose another folder or move it away",
            folder_, name);
     }

@@ -15,30 +15,14 @@
 namespace farskip {
 namespace {
 
-/// Collects what is wrong with a folder, so that one error tells all of it.
-class Complaints {
- public:
-  void missing(const std::string& name) { missing_.push_back(name); }
-  void unexpected(const std::string& name) { unexpected_.push_back(name); }
-  void wrong(const std::string& text) { wrong_.push_back(text); }
-
-  void raise(const std::string& source) const {
-    if (missing_.empty() && unexpected_.empty() && wrong_.empty()) return;
-    fail("{}: does not fit the model of its config.json:{}{}{}", source, list("missing", missing_),
-         list("unexpected", unexpected_), list("of wrong shape or dtype", wrong_));
-  }
-
- private:
-  static std::string list(const char* what, const std::vector<std::string>& names) {
-    constexpr size_t shown = 5;
-    if (names.empty()) return "";
-    const size_t count = std::min(names.size(), shown);
-    return fmt::format("\n  {} {}: {}{}", names.size(), what, fmt::join(names.begin(), names.begin() + count, ", "),
-                       names.size() > shown ? ", ..." : "");
-  }
-
-  std::vector<std::string> missing_, unexpected_, wrong_;
-};
+/// Counts, and as many names as one error should have.
+std::string list(const char* what, const std::vector<std::string>& names) {
+  constexpr size_t shown = 5;
+  if (names.empty()) return "";
+  const size_t count = std::min(names.size(), shown);
+  return fmt::format("\n  {} {}: {}{}", names.size(), what, fmt::join(names.begin(), names.begin() + count, ", "),
+                     names.size() > shown ? ", ..." : "");
+}
 
 /// N of "model.layers.N.", or -1.
 int64_t layer_of(const std::string& name) {
@@ -54,51 +38,54 @@ bool ends_with(const std::string& name, std::string_view end) {
 }
 
 void check_tensor(const SafetensorsReader& reader, const std::string& name, const std::vector<int64_t>& shape,
-                  Complaints& complaints) {
-  if (!reader.contains(name)) return complaints.missing(name);
+                  TensorCheck& check) {
+  if (!reader.contains(name)) return check.missing.push_back(name);
   const TensorSpec& spec = reader.spec(name);
   if (spec.shape != shape) {
-    complaints.wrong(fmt::format("{} ({}, the model has {})", name, shape_text(spec.shape), shape_text(shape)));
+    check.wrong.push_back(fmt::format("{} ({}, the model has {})", name, shape_text(spec.shape), shape_text(shape)));
   } else if (c10::elementSize(spec.dtype) == 1 || !c10::isFloatingType(spec.dtype)) {
     // 8-bit weights come with scales; read as they are, they would be another model.
-    complaints.wrong(fmt::format("{} ({}; convert the checkpoint to BF16 first)", name, safetensors_dtype(spec.dtype)));
+    check.wrong.push_back(
+        fmt::format("{} ({}; convert the checkpoint to BF16 first)", name, safetensors_dtype(spec.dtype)));
   }
 }
 
-/// Compares the folder's tensors with the whole table, also with experts of other ranks, so that all ranks agree.
-std::vector<std::string> check_folder(const SafetensorsReader& reader, const ParameterTable& table) {
-  Complaints complaints;
+}  // namespace
+
+std::string TensorCheck::to_string() const {
+  return list("missing", missing) + list("unexpected", unexpected) + list("of wrong shape or dtype", wrong);
+}
+
+TensorCheck check_tensors(const SafetensorsReader& reader, const ParameterTable& table) {
+  TensorCheck check;
   std::set<std::string> expected;
   const auto expect = [&](const std::string& name, const std::vector<int64_t>& shape) {
     expected.insert(name);
-    check_tensor(reader, name, shape, complaints);
+    check_tensor(reader, name, shape, check);
   };
   for (const auto& info : table.parameters()) {
     for (const auto& piece : info.pieces) expect(piece.name, piece.shape);
   }
   for (const auto& buffer : table.buffers()) expect(buffer.name, buffer.shape);
-  std::vector<std::string> ignored;
   for (const auto& name : reader.names()) {
     if (expected.count(name)) continue;
     const bool tied_head = table.tied() && name == "lm_head.weight";
     if (layer_of(name) >= table.num_layers() || ends_with(name, "rotary_emb.inv_freq") || tied_head) {
-      ignored.push_back(name);
+      check.ignored.push_back(name);
     } else {
-      complaints.unexpected(name);
+      check.unexpected.push_back(name);
     }
   }
-  complaints.raise(reader.source());
+  if (!check.ok()) return check;
   const std::string embedding = table[0].pieces[0].name;
-  for (const auto& name : ignored) {
+  for (const auto& name : check.ignored) {
     if (name == "lm_head.weight" && !at::equal(reader.tensor(name), reader.tensor(embedding))) {
       fail("{}: config.json says tie_word_embeddings, but {} differs from {}; set it to false", reader.source(), name,
            embedding);
     }
   }
-  return ignored;
+  return check;
 }
-
-}  // namespace
 
 LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters) {
   const at::NoGradGuard no_grad;
@@ -106,7 +93,10 @@ LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters) 
   const SafetensorsReader reader(resolve_model_folder(folder));
   const ParameterTable& table = parameters.table();
   LoadReport report;
-  report.ignored = check_folder(reader, table);
+  // Experts of other ranks, too, so that all ranks agree.
+  const TensorCheck check = check_tensors(reader, table);
+  if (!check.ok()) fail("{}: does not fit the model of its config.json:{}", reader.source(), check.to_string());
+  report.ignored = check.ignored;
   const auto read = [&](const std::string& name, const at::Tensor& to) {
     to.copy_(reader.tensor(name));
     reader.release(name);

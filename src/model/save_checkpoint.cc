@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "layer/export_config.h"
 #include "model/checkpoint.h"
 #include "model/folder_replacement.h"
 #include "model/safetensors_writer.h"
@@ -41,6 +42,7 @@ class Writing {
     attempt([&] {
       tensors_->commit();
       write_file(folder_->temporary() + "/config.json", config.dump(2) + "\n");
+      if (needs_modeling_file(config)) write_file(folder_->temporary() + "/" + modeling_file_name, modeling_source());
       if (options.extra) options.extra(folder_->temporary());
       folder_->commit();
     });
@@ -63,20 +65,17 @@ class Writing {
   std::optional<ShardedWriter> tensors_;
 };
 
-std::string dtype_name(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kFloat:
-      return "float32";
-    case at::kBFloat16:
-      return "bfloat16";
-    case at::kHalf:
-      return "float16";
-    default:
-      fail("checkpoints are saved in float32, bfloat16 or float16, not in {}", c10::toString(dtype));
-  }
-}
-
 }  // namespace
+
+void note_dtype(nlohmann::json& config, at::ScalarType dtype) {
+  const char* name = dtype == at::kFloat ? "float32" : dtype == at::kBFloat16 ? "bfloat16" : "float16";
+  if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) {
+    fail("checkpoints are saved in float32, bfloat16 or float16, not in {}", c10::toString(dtype));
+  }
+  // transformers renamed the key; both are understood everywhere, but they must not disagree.
+  if (config.contains("dtype")) config["dtype"] = name;
+  if (!config.contains("dtype") || config.contains("torch_dtype")) config["torch_dtype"] = name;
+}
 
 void save_checkpoint(const std::string& folder, nlohmann::json config, const ParameterSet& parameters,
                      const SaveOptions& options) {
@@ -84,9 +83,7 @@ void save_checkpoint(const std::string& folder, nlohmann::json config, const Par
   const ParameterTable& table = parameters.table();
   const int64_t num_ranks = parameters.options().expert_ranks;
   FARSKIP_CHECK(num_ranks == 1 || options.gather, "several expert ranks, but no way to gather their experts");
-  // transformers renamed the key; both are understood everywhere, but they must not disagree.
-  if (config.contains("dtype")) config["dtype"] = dtype_name(options.dtype);
-  if (!config.contains("dtype") || config.contains("torch_dtype")) config["torch_dtype"] = dtype_name(options.dtype);
+  note_dtype(config, options.dtype);
 
   std::optional<Writing> writing;
   if (parameters.options().expert_rank == 0) writing.emplace(folder, all_specs(table, options.dtype), options);

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "config/checkpoint_folder.h"
+#include "layer/export_config.h"
 #include "model/safetensors.h"
 #include "model/safetensors_writer.h"
 #include "train/optimizer_state.h"
@@ -251,6 +252,7 @@ void CheckpointWriter::complete(const Part& part) const {
     fs::remove(record_path(folder, r));
   }
   add("config.json", part.config.dump(2) + "\n");
+  if (needs_modeling_file(part.config)) add(modeling_file_name, std::string(modeling_source()));
   add(safetensors_index_name, index(part.model_files, part.model_bytes).dump(1) + "\n");
   add("optimizer.safetensors.index.json", index(part.optimizer_files, part.optimizer_bytes).dump(1) + "\n");
   nlohmann::json state = part.state;

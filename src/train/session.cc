@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/philox.h"
 #include "config/checkpoint_folder.h"
+#include "layer/export_config.h"
 #include "layer/training_graph.h"
 #include "model/checkpoint.h"
 #include "model/initialize.h"
@@ -235,9 +236,7 @@ void TrainingSession::export_model(const std::string& folder) {
 }
 
 nlohmann::json TrainingSession::model_json() const {
-  nlohmann::json config = model_.config.raw;
-  model_.connectivity.to_config(config);
-  return config;
+  return export_config(model_.config, model_.connectivity);
 }
 
 void TrainingSession::start_checkpoint(CheckpointWriter& writer, TrainingState state) {

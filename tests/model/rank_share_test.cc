@@ -2,16 +2,14 @@
 // model its own part.
 
 #include <ATen/ATen.h>
-#include <malloc.h>
 
 #include <cstdlib>
-#include <fstream>
 #include <functional>
 
-#include "base/process_memory.h"
 #include "model/checkpoint.h"
 #include "model/initialize.h"
 #include "model/safetensors.h"
+#include "tests/model/memory_test.h"
 #include "tests/model/model_test.h"
 
 namespace farskip {
@@ -90,19 +88,6 @@ ModelConfig many_experts() {
 }
 
 constexpr int64_t kMiB = 1 << 20;
-
-/// Ends the process: with 0 where the peak of its resident memory during `action` lies between the bounds above what it
-/// had before.
-[[noreturn]] void expect_memory(int64_t low, int64_t high, const std::function<void()>& action) {
-  at::zeros({8}).add_(1);  // what libtorch takes once
-  ::malloc_trim(0);
-  std::ofstream("/proc/self/clear_refs") << "5";  // the peak begins anew (man proc)
-  const int64_t before = resident_bytes();
-  action();
-  const int64_t took = peak_resident_bytes() - before;
-  std::fprintf(stderr, "%.1f MiB\n", static_cast<double>(took) / kMiB);
-  std::exit(took >= low && took <= high ? 0 : 1);
-}
 
 // In processes of their own, whose memory nobody else has used. A rank's part is 1.5 MiB of the whole of 48 MiB.
 TEST(RankShareDeathTest, AModelIsInitialisedWithoutEverExistingWhole) {

@@ -1,0 +1,38 @@
+#pragma once
+// A checkpoint in another dtype, in files of another size, or under another connectivity.
+
+#include <c10/core/ScalarType.h>
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "layer/connectivity.h"
+
+namespace farskip {
+
+struct ConvertOptions {
+  std::optional<at::ScalarType> dtype;       ///< of the weights; absent: each as it is
+  std::optional<std::string> connectivity;   ///< a spelling; absent: the one it has
+  uint64_t max_shard_bytes = 5'000'000'000;  ///< a larger tensor has a file of its own
+  /// Called after each tensor with bytes read so far and in all.
+  std::function<void(uint64_t done, uint64_t total)> on_progress;
+};
+
+struct ConvertReport {
+  Connectivity from, to;
+  int64_t num_tensors = 0;
+  uint64_t bytes_read = 0, bytes_written = 0;  ///< of tensors
+  std::vector<std::string> copied;             ///< files beside the weights: tokenizer, generation settings
+  std::vector<std::string> left_out;           ///< files that belong to the old form of the weights
+};
+
+/// Writes the folder `out` from the folder `in` (a Hugging Face folder, or a run's checkpoints, of which the newest is
+/// taken), with export_config's names. Memory is bounded by the largest tensor, in both dtypes; `out` is written aside
+/// and renamed when complete. Tensors that the model does not use (layers for multi-token prediction) come along;
+/// router biases and frequencies keep their dtype. Throws Error where `out` exists, where the tensors do not fit
+/// config.json, for 8-bit weights, and where the disk is too small.
+ConvertReport convert_checkpoint(const std::string& in, const std::string& out, const ConvertOptions& options);
+
+}  // namespace farskip
