@@ -153,8 +153,9 @@ std::string Decoder::bytes(std::string_view token, bool is_first) const {
     auto bytes = alphabet_.bytes(token);
     return bytes ? std::move(*bytes) : std::string(token);
   }
-  if (kind_ == Kind::spaces) return is_first ? std::string(token) : " " + std::string(token);
-  std::string text(token);
+  std::string text(is_first || kind_ != Kind::spaces ? "" : " ");
+  text.append(token);
+  if (kind_ == Kind::spaces) return text;
   for (const Step& step : steps_) {
     switch (step.what) {
       case Step::What::replace:
