@@ -7,6 +7,7 @@
 #include "base/files.h"
 #include "data/byte_tokenizer.h"
 #include "data/indexed_dataset.h"
+#include "tokenizer/tokenizer.h"
 
 namespace farskip::cli {
 namespace {
@@ -27,17 +28,25 @@ std::vector<int32_t> prepared_tokens(const std::string& prefix, int64_t max_toke
 
 }  // namespace
 
-std::vector<int32_t> text_tokens(const std::string& text, const ModelConfig& model, int64_t max_tokens) {
+std::vector<int32_t> text_tokens(const std::string& text, const std::string& folder, const ModelConfig& model,
+                                 int64_t max_tokens) {
   const fs::path path(text);
   const bool part = path.extension() == ".idx" || path.extension() == ".bin";
   const std::string prefix = part ? fs::path(path).replace_extension() : path;
   if (fs::exists(index_path(prefix))) return prepared_tokens(prefix, max_tokens);
+  if (has_tokenizer(folder)) {
+    auto tokens = load_tokenizer(folder)->encode(read_file(text));
+    tokens.resize(std::min<size_t>(tokens.size(), static_cast<size_t>(max_tokens)));
+    return tokens;
+  }
   // Any text of a model with another tokenizer would be noise to it.
   if (model.vocab_size < ByteTokenizer::kNumIds || model.vocab_size > ByteTokenizer::kVocabSize) {
     fail(
-        "{}: bytes are no tokens of a model with a vocabulary of {} (byte models have {} to {}); give data that "
-        "`farskip prepare` or Megatron made with the model's tokenizer: the PREFIX of PREFIX.bin and PREFIX.idx",
-        text, model.vocab_size, ByteTokenizer::kNumIds, ByteTokenizer::kVocabSize);
+        "{}: {} holds no tokenizer, and bytes are no tokens of a model with a vocabulary of {} (byte models have {} to "
+        "{}); put the model's tokenizer there, or give data that `farskip prepare` or Megatron made with it: the "
+        "PREFIX "
+        "of PREFIX.bin and PREFIX.idx",
+        text, folder, model.vocab_size, ByteTokenizer::kNumIds, ByteTokenizer::kVocabSize);
   }
   auto tokens = ByteTokenizer::encode(read_file(text));
   tokens.resize(std::min<size_t>(tokens.size(), static_cast<size_t>(max_tokens)));

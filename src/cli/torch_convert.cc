@@ -88,8 +88,8 @@ void convert(const ConvertArguments& arguments) {
   if (!arguments.connectivity.empty()) options.connectivity = arguments.connectivity;
   std::vector<int32_t> tokens;  // read first: a text that cannot be used is no reason to convert in vain
   if (!arguments.text.empty()) {
-    tokens = text_tokens(arguments.text, load_model_config(resolve_model_folder(arguments.in)),
-                         TextLossOptions{}.max_tokens);
+    const std::string folder = resolve_model_folder(arguments.in);
+    tokens = text_tokens(arguments.text, folder, load_model_config(folder), TextLossOptions{}.max_tokens);
   }
   std::unique_ptr<Progress> progress;
   options.on_progress = [&](uint64_t done, uint64_t total) {

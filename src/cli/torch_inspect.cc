@@ -71,7 +71,7 @@ bool inspect_tensors(const std::string& folder, const ModelConfig& model) {
 void inspect_losses(const InspectArguments& arguments, const std::string& folder) {
   const Connectivity& declared = arguments.inspected.connectivity;
   const Connectivity other = opposite(declared);
-  const auto tokens = text_tokens(arguments.text, arguments.inspected.model, arguments.loss.max_tokens);
+  const auto tokens = text_tokens(arguments.text, folder, arguments.inspected.model, arguments.loss.max_tokens);
   const auto losses = text_losses(folder, {declared, other}, tokens, arguments.loss);
   const LossComparison compared = compare_losses(losses[0], losses[1]);
   print(fmt::format("\nLoss of {} ({} tokens)\n  {:<20} {:.4f}  (declared)\n  {:<20} {:.4f}\n", arguments.text,

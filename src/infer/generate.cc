@@ -6,10 +6,8 @@
 
 #include "base/error.h"
 #include "base/philox.h"
-#include "exec/executor.h"
+#include "infer/sequence_logits.h"
 #include "model/checkpoint.h"
-#include "nn/loss.h"
-#include "transport/loopback.h"
 
 namespace farskip {
 namespace {
@@ -40,21 +38,11 @@ std::vector<int32_t> generate(const std::string& model, const std::vector<int32_
   const StageGraph graph = build_graph(config, connectivity, {Phase::train, {}, 1, Scope::forward});
   std::vector<int32_t> tokens = prompt, made;
   Philox random(options.seed, 0);
-  run_ranks(1, [&](World& world) {
-    const Communicators communicators = Communicators::make(world, {});
-    at::Tensor logits;
-    ExecutorOptions executor_options;
-    executor_options.record_spans = false;
-    executor_options.observe = [&](const Value& value, const at::Tensor& tensor) {
-      if (value.name == "mb0.logits") logits = tensor;
-    };
-    Executor executor(graph, reference_schedule(graph), math, parameters, communicators, nullptr, executor_options);
+  with_sequence_logits(graph, math, parameters, [&](const SequenceLogits& logits) {
     while (static_cast<int64_t>(made.size()) < options.max_tokens) {
       const auto length = std::min<int64_t>(static_cast<int64_t>(tokens.size()), options.context);
-      const std::vector<int64_t> window(tokens.end() - length, tokens.end());
-      const at::Tensor input = at::tensor(window, at::kLong).unsqueeze(0);
-      executor.run({{input, at::full_like(input, nn::ignored_target), 1}});
-      const int32_t next = sample(logits[0][length - 1].to(at::kFloat), options.temperature, random);
+      const at::Tensor window = at::tensor(std::vector<int64_t>(tokens.end() - length, tokens.end()), at::kLong);
+      const int32_t next = sample(logits(window)[length - 1].to(at::kFloat), options.temperature, random);
       if (next == end_of_document) break;
       tokens.push_back(next);
       made.push_back(next);

@@ -6,10 +6,8 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "exec/executor.h"
+#include "infer/sequence_logits.h"
 #include "model/checkpoint.h"
-#include "nn/loss.h"
-#include "transport/loopback.h"
 
 namespace farskip {
 namespace {
@@ -23,21 +21,11 @@ at::ScalarType compute_dtype(const nlohmann::json& config) {
 std::vector<double> losses_of(const StageGraph& graph, const StageMath& math, ParameterSet& parameters,
                               const at::Tensor& tokens, int64_t window) {
   std::vector<double> losses;
-  run_ranks(1, [&](World& world) {
-    const Communicators communicators = Communicators::make(world, {});
-    at::Tensor logits;
-    ExecutorOptions options;
-    options.record_spans = false;
-    options.observe = [&](const Value& value, const at::Tensor& tensor) {
-      if (value.name == "mb0.logits") logits = tensor;
-    };
-    Executor executor(graph, reference_schedule(graph), math, parameters, communicators, nullptr, options);
+  with_sequence_logits(graph, math, parameters, [&](const SequenceLogits& logits) {
     for (int64_t begin = 0; begin + 1 < tokens.size(0); begin += window) {
       const int64_t length = std::min(window, tokens.size(0) - begin);
-      if (length < 2) break;
-      const at::Tensor input = tokens.narrow(0, begin, length).unsqueeze(0);
-      executor.run({{input, at::full_like(input, nn::ignored_target), 1}});
-      const at::Tensor log_p = at::log_softmax(logits[0].narrow(0, 0, length - 1), 1, at::kFloat);
+      const at::Tensor found = logits(tokens.narrow(0, begin, length));
+      const at::Tensor log_p = at::log_softmax(found.narrow(0, 0, length - 1), 1, at::kFloat);
       const at::Tensor next = tokens.narrow(0, begin + 1, length - 1).unsqueeze(1);
       const at::Tensor loss = log_p.gather(1, next).squeeze(1).neg().to(at::kDouble).contiguous();
       losses.insert(losses.end(), loss.data_ptr<double>(), loss.data_ptr<double>() + loss.numel());

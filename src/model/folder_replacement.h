@@ -17,8 +17,8 @@ class FolderReplacement {
 
   /// Where to write.
   const std::string& temporary() const { return temporary_; }
-  /// Throws Error where the old folder holds something that is neither replaced by name nor a file of weights or code that this program writes, because
-  /// it would be lost, and where renaming fails. The old folder is then as it was.
+  /// Throws Error where the old folder holds something that is neither replaced by name nor a file of weights or code
+  /// that this program writes, because it would be lost, and where renaming fails. The old folder is then as it was.
   void commit();
 
  private:

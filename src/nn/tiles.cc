@@ -241,15 +241,15 @@ void multiply(const Left&, const Panel&, Out*, int64_t, bool) {
 
 #endif
 
-template <typename T>
-Matrix<T> matrix(const at::Tensor& x) {
-  FARSKIP_CHECK(x.dim() == 2 && (x.stride(0) == 1 || x.stride(1) == 1), "a matrix without a dense index");
-  return {x.const_data_ptr<T>(), x.size(0), x.size(1), x.stride(0), x.stride(1)};
-}
-
 namespace {
 
 bool dense(const at::Tensor& x) { return x.dim() == 2 && (x.stride(0) == 1 || x.stride(1) == 1); }
+
+/// REQUIRES: dense.
+template <typename T>
+Matrix<T> matrix(const at::Tensor& x) {
+  return {x.const_data_ptr<T>(), x.size(0), x.size(1), x.stride(0), x.stride(1)};
+}
 
 template <typename T>
 void product(T* out, const Matrix<T>& a, const Matrix<T>& b) {
@@ -278,7 +278,6 @@ void product(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
 }
 
 #define FARSKIP_TILES_FOR(T)                                       \
-  template Matrix<T> matrix<T>(const at::Tensor&);                 \
   template Left left<T>(const Matrix<T>&, std::vector<uint32_t>&); \
   template Panel pack<T>(const Matrix<T>&, int64_t, uint32_t*);    \
   template void multiply<T, float>(const Left&, const Panel&, float*, int64_t, bool);

@@ -29,10 +29,6 @@ struct Matrix {
   }
 };
 
-/// A two-dimensional tensor as such. REQUIRES: one stride is 1.
-template <typename T>
-Matrix<T> matrix(const at::Tensor& x);
-
 /// The left operand [M, K], as words.
 struct Left {
   const uint32_t* words;

@@ -14,8 +14,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kKnown =
     "known are tokenizer.json, *.tiktoken and tiktoken.model, *.model (SentencePiece), and vocab.json or encoder.json "
-    "with "
-    "merges.txt or vocab.bpe beside it";
+    "with merges.txt or vocab.bpe beside it";
 
 bool is_tiktoken(const fs::path& path) {
   return path.extension() == ".tiktoken" || path.filename() == "tiktoken.model";
@@ -40,6 +39,8 @@ fs::path vocabulary_in(const fs::path& folder) {
 }
 
 }  // namespace
+
+bool has_tokenizer(const std::string& folder) { return fs::is_directory(folder) && !vocabulary_in(folder).empty(); }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& folder_or_file) {
   fs::path path = folder_or_file;

@@ -65,6 +65,9 @@ class Tokenizer {
 /// nothing of these there, a damaged file, a component that is not supported, by name.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& folder_or_file);
 
+/// Whether a folder holds one of these.
+bool has_tokenizer(const std::string& folder);
+
 /// Text of ids that come one by one; never a part of a character. The pieces of push() and finish() together are
 /// decode() of all ids, except for byte tokens of SentencePiece that are no UTF-8 (there the number of U+FFFD may
 /// differ).

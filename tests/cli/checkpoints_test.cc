@@ -75,6 +75,23 @@ TEST_F(Checkpoints, TheTextTellsTheGraphTheyWereTrainedWith) {
   EXPECT_EQ(run_farskip("inspect " + wrong + " --text " + folder / "data_text_document").status, 1);
 }
 
+TEST_F(Checkpoints, ATokenizerBesideTheWeightsIsUsed) {
+  const std::string model = folder / "with_tokenizer";
+  ASSERT_EQ(convert(folder / "run" + " " + model).status, 0);
+  const std::string all = " --text " + folder / "text.txt" + " --max-tokens 1000000";
+  const auto bytes = run_farskip("inspect " + model + all);
+  ASSERT_EQ(run_farskip("tokenizer train " + folder / "text.txt" + " --vocab-size 300 -o " + model + "/tokenizer.json")
+                .status,
+            0);
+  const auto tokens = run_farskip("inspect " + model + all);
+  const auto count = [](const std::string& out) {
+    const auto at = out.find(" tokens)");
+    return at == std::string::npos ? 0 : std::stoi(out.substr(out.rfind('(', at) + 1));
+  };
+  EXPECT_GT(count(tokens.out), 0) << tokens.err;
+  EXPECT_LT(count(tokens.out), count(bytes.out));
+}
+
 TEST_F(Checkpoints, UntrainedWeightsTellNothing) {
   trained("connectivity=farskip train_iters=1 lr=1.0e-9 save=" + (folder / "new"));
   const auto result = run_farskip("inspect " + folder / "new" + text);
