@@ -12,7 +12,7 @@ namespace farskip::cli {
 namespace {
 
 struct VerifyArguments {
-  std::string model, reference, layout, dump;
+  std::string model, reference, layout, dump, dtype = "fp32", routing = "own";
   VerifyOptions options;
   int num_ranks = 0;  ///< 0: as many as the layout has
 };
@@ -21,6 +21,8 @@ void run_verify(VerifyArguments& arguments) {
   LaunchOptions launch;
   Layout& layout = arguments.options.layout;
   if (!arguments.layout.empty()) layout = Layout::parse(arguments.layout);
+  arguments.options.dtype = arguments.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+  arguments.options.reference_routing = arguments.routing == "reference";
   launch.num_ranks = arguments.num_ranks > 0 ? arguments.num_ranks : layout.world();
   if (arguments.layout.empty()) layout.ep = world_size(launch);
   bool ok = true;
@@ -31,6 +33,7 @@ void run_verify(VerifyArguments& arguments) {
     std::printf("%s: %s, %s, schedule %s\n%s%s\n", arguments.model.c_str(), result.connectivity.c_str(),
                 layout.to_string().c_str(), result.schedule.c_str(), to_text(result.quantities).c_str(),
                 result.ok() ? "all within tolerance" : "FAILED");
+    if (!result.unused.empty()) std::printf("%s\n", result.unused.c_str());
     if (arguments.dump.empty()) return;
     save_safetensors(arguments.dump, {result.computed.begin(), result.computed.end()});
     std::printf("computed values: %s\n", arguments.dump.c_str());
@@ -51,6 +54,19 @@ void add_verify(CLI::App& app) {
   command
       ->add_option("--schedule", arguments->options.schedule,
                    "reference, async, paper, search or FILE (see `farskip show --format schedule`)")
+      ->capture_default_str();
+  command->add_option("--dtype", arguments->dtype, "fp32, or bf16: judged by logits alone, needs --routing reference")
+      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->capture_default_str();
+  command
+      ->add_option("--routing", arguments->routing,
+                   "Who chooses experts: own (the model's routers) or reference (batch a alone, as the file says)")
+      ->check(CLI::IsMember({"own", "reference"}))
+      ->capture_default_str();
+  command
+      ->add_option("--logits-tolerance", arguments->options.tolerances.bf16_logits,
+                   "bf16: largest |d| / |logits|, Euclidean norms")
+      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_option("--dump", arguments->dump, "Write what was computed to this file, under the reference's names");
   command->footer(

@@ -6,18 +6,37 @@
 namespace farskip {
 namespace {
 
+Llama3Scaling read_llama3_scaling(const JsonReader& scaling) {
+  Llama3Scaling llama3;
+  llama3.factor = scaling.positive("factor", 0.0);
+  llama3.low_freq_factor = scaling.positive("low_freq_factor", 0.0);
+  llama3.high_freq_factor = scaling.positive("high_freq_factor", 0.0);
+  llama3.original_max_position_embeddings = scaling.integer("original_max_position_embeddings");
+  if (llama3.high_freq_factor < llama3.low_freq_factor) {
+    scaling.refuse("high_freq_factor",
+                   fmt::format("at least low_freq_factor = {} was expected", llama3.low_freq_factor));
+  }
+  return llama3;
+}
+
 /// Reads rope_theta and rope_scaling, or transformers 5's rope_parameters which holds both.
 RotaryConfig read_rotary(const JsonReader& config, const Family& family, const ModelConfig& model, bool interleaved) {
   const bool joined = config.has("rope_parameters");
-  RotaryConfig rotary{.theta = family.rope_theta, .interleaved = interleaved, .yarn = {}};
+  RotaryConfig rotary{.theta = family.rope_theta, .interleaved = interleaved};
   rotary.theta = (joined ? config.object("rope_parameters") : config).positive("rope_theta", family.rope_theta);
   const char* key = joined ? "rope_parameters" : "rope_scaling";
   if (!config.has(key)) return rotary;
   const JsonReader scaling = config.object(key);
   const std::string type = scaling.text("rope_type", scaling.text("type", "default"));
   if (type == "default") return rotary;
-  if (type != "yarn")
-    scaling.refuse(fmt::format("rotary scaling \"{}\" is not supported; only \"yarn\" and \"default\" are", type));
+  if (type == "llama3") {
+    rotary.llama3 = read_llama3_scaling(scaling);
+    return rotary;
+  }
+  if (type != "yarn") {
+    scaling.refuse(
+        fmt::format("rotary scaling \"{}\" is not supported; only \"yarn\", \"llama3\" and \"default\" are", type));
+  }
   scaling.require("attention_factor", nullptr, "a factor of its own for cos and sin is not supported");
   scaling.require("truncate", true, "untruncated correction ranges are not supported");
   Yarn yarn;
@@ -48,7 +67,8 @@ AttentionConfig read_mla(const JsonReader& config) {
 }
 
 /// `own_head_dim`: the family has a key head_dim that may differ from hidden_size / num_attention_heads.
-AttentionConfig read_gqa(const JsonReader& config, const Family& family, const ModelConfig& model, bool own_head_dim) {
+AttentionConfig read_gqa(const JsonReader& config, const Family& family, const ModelConfig& model, bool own_head_dim,
+                         bool interleaved = false) {
   AttentionConfig attention;
   attention.kind = AttentionKind::gqa;
   attention.num_heads = config.integer("num_attention_heads");
@@ -65,7 +85,7 @@ AttentionConfig read_gqa(const JsonReader& config, const Family& family, const M
     config.refuse("num_attention_heads", fmt::format("it must divide hidden_size = {}", model.hidden_size));
   }
   attention.qk_rope_head_dim = attention.v_head_dim;
-  attention.rotary = read_rotary(config, family, model, /*interleaved=*/false);
+  attention.rotary = read_rotary(config, family, model, interleaved);
   config.require("partial_rotary_factor", 1.0, "rotating a part of each head is not supported");
   return attention;
 }
@@ -174,14 +194,65 @@ void read_olmoe(const JsonReader& config, const Family& family, ModelConfig& mod
   model.router = softmax_router(config.flag("norm_topk_prob", false));
 }
 
+/// Which layers of Llama-4 rotate (no_rope_layers says 1 where they do), and which attend to their chunk alone.
+std::vector<LayerAttention> read_layer_attention(const JsonReader& config, int64_t num_layers) {
+  std::vector<LayerAttention> layers(num_layers);
+  const std::vector<int64_t> rotated = config.integers("no_rope_layers");
+  const std::vector<std::string> types = config.texts("layer_types");
+  const int64_t interval = config.integer("no_rope_layer_interval", 1, 4);
+  const int64_t chunk = config.integer("attention_chunk_size", 1, 8192);
+  const auto check = [&](const char* key, size_t size) {
+    if (size > 0 && static_cast<int64_t>(size) < num_layers)
+      config.refuse(key, fmt::format("an entry for each of {} layers was expected", num_layers));
+  };
+  check("no_rope_layers", rotated.size());
+  check("layer_types", types.size());
+  for (int64_t k = 0; k < num_layers; ++k) {
+    layers[k].rotary = rotated.empty() ? (k + 1) % interval != 0 : rotated[k] != 0;
+    const bool chunked = types.empty() ? layers[k].rotary : types[k] == "chunked_attention";
+    if (!types.empty() && !chunked && types[k] != "full_attention")
+      config.refuse("layer_types", "\"chunked_attention\" or \"full_attention\" was expected for each layer");
+    layers[k].chunk = chunked ? chunk : 0;
+  }
+  return layers;
+}
+
+/// Scout, Maverick, and their text models.
+void read_llama4(const JsonReader& config, const Family& family, ModelConfig& model) {
+  config.integer("head_dim");  // no guess
+  model.attention = read_gqa(config, family, model, /*own_head_dim=*/true, /*interleaved=*/true);
+  model.attention.layers = read_layer_attention(config, model.num_layers());
+  model.attention.qk_l2_norm = config.flag("use_qk_norm", true);
+  config.require("attention_bias", false, "Llama-4's projections have no biases");
+  if (config.flag_or_number("attn_temperature_tuning", true)) {
+    model.attention.rotary.temperature =
+        QueryTemperature{config.positive("floor_scale", 8192), config.number("attn_scale", 0.1)};
+  }
+  model.intermediate_size = config.integer("intermediate_size_mlp");
+  model.moe_intermediate_size = model.shared_intermediate_size = config.integer("intermediate_size");
+  model.num_experts = config.integer("num_local_experts");
+  const int64_t step = config.integer("interleave_moe_layer_step", 1, 1);
+  const std::vector<int64_t> listed = config.integers("moe_layers");
+  for (int64_t k = 0; k < model.num_layers(); ++k) {
+    const bool moe =
+        config.has("moe_layers") ? std::find(listed.begin(), listed.end(), k) != listed.end() : (k + 1) % step == 0;
+    model.layers[k] = moe ? LayerKind::moe : LayerKind::dense;
+  }
+  model.router.scoring = Scoring::sigmoid;
+  model.router.by_logits = true;
+  model.router.weigh_input = true;
+}
+
 // Where `architectures` is absent, the first row with the model_type is taken.
 constexpr Family families[] = {
-    {"DeepseekV2ForCausalLM", "deepseek_v2", 1e-6, 1e4, 2048, read_deepseek_v2},
-    {"DeepseekV3ForCausalLM", "deepseek_v3", 1e-6, 1e4, 4096, read_deepseek_v3},
-    {"InstellaMoEForCausalLM", "deepseek_v3", 1e-6, 1e4, 4096, read_deepseek_v3},
-    {"Qwen3MoeForCausalLM", "qwen3_moe", 1e-6, 1e4, 32768, read_qwen3_moe},
-    {"MixtralForCausalLM", "mixtral", 1e-5, 1e6, 131072, read_mixtral},
-    {"OlmoeForCausalLM", "olmoe", 1e-5, 1e4, 2048, read_olmoe},
+    {"DeepseekV2ForCausalLM", "deepseek_v2", 1e-6, 1e4, 2048, nullptr, read_deepseek_v2},
+    {"DeepseekV3ForCausalLM", "deepseek_v3", 1e-6, 1e4, 4096, nullptr, read_deepseek_v3},
+    {"InstellaMoEForCausalLM", "deepseek_v3", 1e-6, 1e4, 4096, nullptr, read_deepseek_v3},
+    {"Qwen3MoeForCausalLM", "qwen3_moe", 1e-6, 1e4, 32768, nullptr, read_qwen3_moe},
+    {"MixtralForCausalLM", "mixtral", 1e-5, 1e6, 131072, nullptr, read_mixtral},
+    {"OlmoeForCausalLM", "olmoe", 1e-5, 1e4, 2048, nullptr, read_olmoe},
+    {"Llama4ForCausalLM", "llama4_text", 1e-5, 5e5, 131072, nullptr, read_llama4},
+    {"Llama4ForConditionalGeneration", "llama4", 1e-5, 5e5, 131072, "text_config", read_llama4},
 };
 
 }  // namespace

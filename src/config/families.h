@@ -23,6 +23,7 @@ struct Family {
   double rms_norm_eps;
   double rope_theta;
   int64_t max_position_embeddings;
+  const char* text_config;  ///< the key of the language model's own object; nullptr: config.json itself
   /// Fills the fields whose spelling differs between families; those that all share are filled already.
   void (*read)(const JsonReader& config, const Family& family, ModelConfig& model);
 };

@@ -15,6 +15,13 @@ TokenFlops& TokenFlops::operator+=(const TokenFlops& other) {
   return *this;
 }
 
+double causal_context(int64_t seq_length, int64_t chunk) {
+  const auto length = static_cast<double>(seq_length);
+  if (chunk == 0 || chunk >= seq_length) return length / 2;
+  const auto whole = static_cast<double>(seq_length / chunk), rest = static_cast<double>(seq_length % chunk);
+  return (whole * static_cast<double>(chunk) * static_cast<double>(chunk) + rest * rest) / (2 * length);
+}
+
 TokenFlops layer_flops(const ModelConfig& model, LayerKind kind, double context) {
   const AttentionConfig& attention = model.attention;
   const double hidden = static_cast<double>(model.hidden_size);
@@ -33,23 +40,33 @@ TokenFlops layer_flops(const ModelConfig& model, LayerKind kind, double context)
 
 TokenFlops model_flops(const ModelConfig& model, int64_t seq_length) {
   TokenFlops flops;
-  for (LayerKind kind : model.layers) flops += layer_flops(model, kind, causal_context(seq_length));
+  for (int64_t k = 0; k < model.num_layers(); ++k) {
+    const int64_t chunk = model.attention.of_layer(k).chunk;
+    flops += layer_flops(model, model.layers[k], causal_context(seq_length, chunk));
+  }
   flops.head = 2.0 * model.hidden_size * model.vocab_size;
   return flops;
 }
 
 FlopRatios flop_ratios(const ModelConfig& model, int64_t seq_length) {
-  const TokenFlops flops = layer_flops(model, LayerKind::moe, causal_context(seq_length));
+  TokenFlops flops;  // of all MoE layers, whose attention may differ
+  for (int64_t k = 0; k < model.num_layers(); ++k) {
+    if (!model.is_moe(k)) continue;
+    flops += layer_flops(model, LayerKind::moe, causal_context(seq_length, model.attention.of_layer(k).chunk));
+  }
   const double unit = model.has_shared() ? flops.shared : flops.routed;
+  if (unit == 0) return {};
   return {flops.attention() / unit, flops.shared / unit, flops.routed / unit};
 }
 
 std::string describe_flops(const ModelConfig& model, int64_t seq_length) {
   const TokenFlops flops = model_flops(model, seq_length);
   const FlopRatios ratios = flop_ratios(model, seq_length);
+  const double one_position = layer_flops(model, LayerKind::moe, 1).attention_core;
+  const double context = flops.attention_core / one_position / static_cast<double>(model.num_layers());
   std::string text =
       fmt::format("FLOPs of one token's forward pass, sequences of {} (causal: {:.0f} positions on average)\n",
-                  seq_length, causal_context(seq_length));
+                  seq_length, context);
   const auto line = [&](const char* name, double value) {
     if (value > 0) text += fmt::format("  {:<22}{:>12.4g}{:>8.1f} %\n", name, value, 100 * value / flops.total());
   };

@@ -25,8 +25,9 @@ struct TokenFlops {
   TokenFlops& operator+=(const TokenFlops& other);
 };
 
-/// Positions that a token attends to on average in causal attention over a sequence: S / 2.
-inline double causal_context(int64_t seq_length) { return static_cast<double>(seq_length) / 2; }
+/// Positions that a token attends to on average in causal attention over a sequence: S / 2; within chunks of C
+/// positions (0: the whole sequence) (n C^2 + r^2) / 2S for n chunks and r positions left.
+double causal_context(int64_t seq_length, int64_t chunk = 0);
 
 /// One layer of `kind`, with `context` positions attended to.
 TokenFlops layer_flops(const ModelConfig& model, LayerKind kind, double context);
@@ -35,8 +36,9 @@ TokenFlops layer_flops(const ModelConfig& model, LayerKind kind, double context)
 TokenFlops model_flops(const ModelConfig& model, int64_t seq_length);
 
 /// How a MoE layer's work divides, with shared experts as the unit (routed experts where a model has no shared ones,
-/// and then shared is 0). A small preset keeps the ratios of the model it stands for within 25 %, each counted at its
-/// own training length: 256 for the small presets, 4096 for the real models.
+/// and then shared is 0), over all MoE layers; all 0 where there are none. A small preset keeps the ratios of the model
+/// it stands for within 25 %, each counted at its own training length: 256 for the small presets, 4096 for the real
+/// models.
 struct FlopRatios {
   double attention = 0;
   double shared = 0;

@@ -1,5 +1,6 @@
 #include "config/json_reader.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -65,6 +66,11 @@ bool JsonReader::flag(const std::string& key, bool fallback) const {
   return value->get<bool>();
 }
 
+bool JsonReader::flag_or_number(const std::string& key, bool fallback) const {
+  const json* value = find(key);
+  return value && value->is_number() ? value->get<double>() != 0 : flag(key, fallback);
+}
+
 std::string JsonReader::text(const std::string& key, const std::string& fallback) const {
   const json* value = find(key);
   if (!value) return fallback;
@@ -80,6 +86,15 @@ std::vector<int64_t> JsonReader::integers(const std::string& key) const {
     if (!entry.is_number_integer()) refuse(key, "a list of integers was expected");
   }
   return value->get<std::vector<int64_t>>();
+}
+
+std::vector<std::string> JsonReader::texts(const std::string& key) const {
+  const json* value = find(key);
+  if (!value) return {};
+  const bool fits =
+      value->is_array() && std::all_of(value->begin(), value->end(), [](auto& x) { return x.is_string(); });
+  if (!fits) refuse(key, "a list of strings was expected");
+  return value->get<std::vector<std::string>>();
 }
 
 JsonReader JsonReader::object(const std::string& key) const { return JsonReader(get(key), source_ + ": " + key); }

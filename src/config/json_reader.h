@@ -27,9 +27,11 @@ class JsonReader {
   double number(const std::string& key, double fallback) const;
   double positive(const std::string& key, double fallback) const;
   bool flag(const std::string& key, bool fallback) const;
+  bool flag_or_number(const std::string& key, bool fallback) const;  ///< a number other than 0 is true
   std::string text(const std::string& key, const std::string& fallback) const;
-  std::vector<int64_t> integers(const std::string& key) const;  ///< absent: empty
-  JsonReader object(const std::string& key) const;              ///< required
+  std::vector<int64_t> integers(const std::string& key) const;   ///< absent: empty
+  std::vector<std::string> texts(const std::string& key) const;  ///< absent: empty
+  JsonReader object(const std::string& key) const;               ///< required
 
   /// Refuses any value but `only` (or the key's absence); `reason` says what is not supported.
   void require(const std::string& key, const nlohmann::json& only, const std::string& reason) const;

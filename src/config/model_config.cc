@@ -77,6 +77,26 @@ std::string without(const std::string& prefix, std::string name) {
   return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
 }
 
+/// The block size of DeepSeek's fp8 checkpoints; of other ways to quantise nothing is known, and loading refuses them.
+std::vector<int64_t> read_weight_block(const JsonReader& config) {
+  if (!config.has("quantization_config")) return {};
+  const JsonReader quantization = config.object("quantization_config");
+  if (quantization.text("quant_method", "") != "fp8" || !quantization.has("weight_block_size")) return {};
+  quantization.require("fmt", "e4m3", "another form of 8-bit numbers");
+  const std::vector<int64_t> block = quantization.integers("weight_block_size");
+  if (block.size() != 2 || block[0] < 1 || block[1] < 1)
+    quantization.refuse("weight_block_size", "two sizes [rows, columns] were expected");
+  return block;
+}
+
+/// Connectivity is read from the top of config.json alone; where it stood elsewhere, another model would be computed.
+void refuse_nested_connectivity(const JsonReader& text) {
+  for (const char* key :
+       {"farskip", "farskip_start_idx", "farskip_end_idx", "attn_only_farskip", "mlp_only_farskip", "farskip_skip"}) {
+    if (text.has(key)) text.refuse(key, "it belongs to the top level of config.json");
+  }
+}
+
 }  // namespace
 
 double Yarn::attention_factor(double factor, double scale) {
@@ -103,14 +123,17 @@ int64_t ModelConfig::num_parameters() const { return count_parameters(*this, num
 int64_t ModelConfig::num_active_parameters() const { return count_parameters(*this, top_k); }
 
 ModelConfig parse_model_config(const nlohmann::json& config, const std::string& source) {
-  const JsonReader reader(config, source);
+  const JsonReader whole(config, source);
   ModelConfig model;
   model.raw = config;
-  model.architecture = without(own_architecture_prefix, read_architecture(reader, config));
-  model.model_type = without(own_model_type_prefix, reader.text("model_type", ""));
-  const Family& family = find_family(reader, model.architecture, model.model_type);
+  model.architecture = without(own_architecture_prefix, read_architecture(whole, config));
+  model.model_type = without(own_model_type_prefix, whole.text("model_type", ""));
+  const Family& family = find_family(whole, model.architecture, model.model_type);
   model.architecture = family.architecture;
   if (model.model_type.empty()) model.model_type = family.model_type;
+  model.weight_block = read_weight_block(whole);
+  const JsonReader reader = family.text_config ? whole.object(family.text_config) : whole;
+  if (family.text_config) refuse_nested_connectivity(reader);
 
   model.vocab_size = reader.integer("vocab_size");
   model.hidden_size = reader.integer("hidden_size");

@@ -24,10 +24,34 @@ struct Yarn {
   static double attention_factor(double factor, double scale);
 };
 
+/// Llama 3's context extension: pairs that turn less than low_freq_factor times in the original context are slowed by
+/// `factor`, those that turn more than high_freq_factor times are kept, a ramp lies between.
+struct Llama3Scaling {
+  double factor = 1.0;
+  double low_freq_factor = 1.0;
+  double high_freq_factor = 4.0;
+  int64_t original_max_position_embeddings = 8192;
+};
+
+/// Queries of layers without rotation are multiplied by 1 + scale * ln(1 + floor((position + 1) / floor)), so that
+/// attention stays sharp in long sequences (arXiv 2501.19399; Llama-4).
+struct QueryTemperature {
+  double floor = 8192;
+  double scale = 0.1;
+};
+
 struct RotaryConfig {
   double theta = 10000.0;
   bool interleaved = false;  ///< pairs are (0,1), (2,3), ... instead of (0, d/2), (1, d/2+1), ...
-  std::optional<Yarn> yarn;
+  std::optional<Yarn> yarn = {};
+  std::optional<Llama3Scaling> llama3 = {};
+  std::optional<QueryTemperature> temperature = {};
+};
+
+/// What differs between the attentions of one model.
+struct LayerAttention {
+  bool rotary = true;  ///< q and k are rotated
+  int64_t chunk = 0;   ///< a position sees those of its own run of `chunk` positions alone; 0: all before it
 };
 
 enum class AttentionKind { mla, gqa };
@@ -46,8 +70,12 @@ struct AttentionConfig {
   bool gated = false;              ///< o_proj(core * sigmoid(gate_proj(normed input)))
   bool qk_norm = false;            ///< RMSNorm on each head of q and k (Qwen3)
   bool qk_norm_all_heads = false;  ///< RMSNorm over all heads of q and k together (OLMoE)
+  bool qk_l2_norm = false;         ///< each rotated head of q and k is divided by its root mean square (Llama-4)
   bool bias = false;               ///< q/k/v (or the latent down-projections) and o_proj carry a bias
   RotaryConfig rotary;
+  std::vector<LayerAttention> layers;  ///< one entry per layer; empty: all are alike
+
+  LayerAttention of_layer(int64_t layer) const { return layers.empty() ? LayerAttention{} : layers.at(layer); }
 
   int64_t qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
   /// 1/sqrt(qk_head_dim), times the square of YaRN's mscale_all_dim factor.
@@ -61,6 +89,7 @@ enum class GroupScore { none, max, top2_sum };
 
 struct RouterConfig {
   Scoring scoring = Scoring::softmax;
+  bool by_logits = false;        ///< logits are compared, which do not saturate as their sigmoids do (Llama-4)
   bool correction_bias = false;  ///< e_score_correction_bias takes part in the choice, never in the weight
   int64_t num_groups = 1;
   int64_t topk_groups = 1;
@@ -91,8 +120,9 @@ struct ModelConfig {
   bool tie_word_embeddings = false;
   AttentionConfig attention;
   RouterConfig router;
-  std::vector<LayerKind> layers;  ///< one entry per layer
-  nlohmann::json raw;             ///< the whole config.json, for export and for the connectivity's keys
+  std::vector<LayerKind> layers;      ///< one entry per layer
+  std::vector<int64_t> weight_block;  ///< rows and columns that share a scale in 8-bit checkpoints; empty: none do
+  nlohmann::json raw;                 ///< the whole config.json, for export and for the connectivity's keys
 
   int64_t num_layers() const { return static_cast<int64_t>(layers.size()); }
   bool has_shared() const { return shared_intermediate_size > 0; }

@@ -22,11 +22,15 @@ struct Kind {
   double tolerance;
 };
 
-std::vector<Kind> kinds(const std::vector<std::string>& batches, const Tolerances& t) {
+std::vector<Kind> kinds(const std::vector<std::string>& batches, const Tolerances& t, Judge judge) {
   std::vector<Kind> result;
   const auto each = [&](const char* name, Measure measure, double tolerance) {
     for (const auto& batch : batches) result.push_back({fmt::format("{}.{}", name, batch), measure, tolerance});
   };
+  if (judge == Judge::logits) {
+    each("logits", Measure::relative, t.bf16_logits);
+    return result;
+  }
   each("logits", Measure::absolute, t.logits);
   each("loss", Measure::absolute, t.loss);
   each("hidden", Measure::absolute, t.hidden);
@@ -54,7 +58,7 @@ std::vector<std::string> expected_names(const ModelConfig& config, const Paramet
     if (config.is_moe(k)) names.push_back(fmt::format("routing.a.{}", k));
   }
   for (const auto& info : table.parameters()) {
-    for (const auto& piece : info.pieces) names.push_back("grad." + piece.name);
+    for (const auto& [name, shape] : info.tensors()) names.push_back("grad." + name);
   }
   return names;
 }
@@ -132,12 +136,23 @@ void Reference::check_inputs(const ModelConfig& config) const {
   }
 }
 
-std::vector<Quantity> Reference::compare(const NamedTensors& computed, const Tolerances& tolerances) const {
+at::Tensor Reference::experts(int64_t layer, int64_t top_k) const {
+  const auto name = fmt::format("routing.a.{}", layer);
+  const at::Tensor weights_TE = reader_.tensor(name).flatten(0, -2);
+  const int64_t others = weights_TE.ne(0).sum(-1).ne(top_k).sum().item<int64_t>();
+  if (others > 0)
+    fail("{}: {}: {} of {} tokens have other than {} experts", reader_.source(), name, others, weights_TE.size(0),
+         top_k);
+  return std::get<1>(weights_TE.topk(top_k, -1));
+}
+
+std::vector<Quantity> Reference::compare(const NamedTensors& computed, const Tolerances& tolerances,
+                                         Judge judge) const {
   std::vector<Quantity> result;
-  for (const Kind& kind : kinds(batches_, tolerances)) {
+  for (const Kind& kind : kinds(batches_, tolerances, judge)) {
     Quantity quantity{kind.name, text_of(kind.measure), -1, kind.tolerance, 0, "", true};
     for (const auto& name : reader_.names()) {
-      if (!is_of(kind, name)) continue;
+      if (!is_of(kind, name) || computed.count(name) == 0) continue;
       const at::Tensor &ours = computed.at(name), theirs = reader_.tensor(name);
       if (ours.sizes() != theirs.sizes()) {
         fail("{}: {} is {}, but this model gives {}", reader_.source(), name, shape_text(theirs.sizes().vec()),

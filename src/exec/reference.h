@@ -27,12 +27,16 @@ using NamedTensors = std::map<std::string, at::Tensor>;
 /// Largest differences that pass: those of an fp32 implementation against an fp32 reference, some ten times what fp64
 /// against fp32 gives on small models.
 struct Tolerances {
-  double logits = 5e-4;     ///< largest absolute difference
-  double hidden = 5e-4;     ///< likewise, also of stream_y
-  double routing = 1e-4;    ///< likewise, with the same experts chosen
-  double loss = 2e-5;       ///< absolute
-  double gradients = 2e-4;  ///< |d| / |g| of each tensor, Euclidean norms
+  double logits = 5e-4;       ///< largest absolute difference
+  double hidden = 5e-4;       ///< likewise, also of stream_y
+  double routing = 1e-4;      ///< likewise, with the same experts chosen
+  double loss = 2e-5;         ///< absolute
+  double gradients = 2e-4;    ///< |d| / |g| of each tensor, Euclidean norms
+  double bf16_logits = 3e-2;  ///< likewise of logits, where they are all that is compared
 };
+
+/// What is compared: everything computed, or, in bf16, the logits alone.
+enum class Judge { all, logits };
 
 /// One line of the result: tensors of one kind, judged by the worst.
 struct Quantity {
@@ -58,9 +62,14 @@ class Reference {
   std::vector<std::string> names() const { return reader_.names(); }
   bool contains(const std::string& name) const { return reader_.contains(name); }
 
-  /// Compares every tensor but the inputs, in the order of the list above. Throws Error for a tensor whose shape is not
-  /// that of the computed one. REQUIRES: `computed` holds every name.
-  std::vector<Quantity> compare(const NamedTensors& computed, const Tolerances& tolerances = {}) const;
+  /// [T, K] int64: the experts of a MoE layer for the tokens of batch a, heaviest first. Throws Error where a token has
+  /// not exactly `top_k`.
+  at::Tensor experts(int64_t layer, int64_t top_k) const;
+
+  /// Compares every computed tensor but the inputs, in the order of the list above. Throws Error for a tensor whose
+  /// shape is not that of the computed one.
+  std::vector<Quantity> compare(const NamedTensors& computed, const Tolerances& tolerances = {},
+                                Judge judge = Judge::all) const;
 
  private:
   void check_inputs(const ModelConfig& config) const;

@@ -32,11 +32,12 @@ class Verifier {
         options_(options),
         world_(world),
         communicators_(Communicators::make(world, options.layout)),
-        parameters_(std::move(table),
-                    {.expert_rank = world.rank() % options.layout.ep, .expert_ranks = options.layout.ep}),
+        parameters_(std::move(table), {.dtype = options.dtype,
+                                       .expert_rank = world.rank() % options.layout.ep,
+                                       .expert_ranks = options.layout.ep}),
         step_graph_(graph(Scope::step)),
         forward_graph_(graph(Scope::forward)) {
-    load_checkpoint(folder, parameters_);
+    unused_ = load_checkpoint(folder, parameters_).unused();
     int64_t positions = 0;
     for (const auto& batch : reference.batches()) {
       positions = std::max(positions, reference.tokens(batch).size(1) + reference.num_greedy(batch));
@@ -49,19 +50,23 @@ class Verifier {
   Verification run() {
     Verification result;
     result.connectivity = connectivity_.to_string();
+    result.unused = unused_;
     for (const auto& batch : reference_.batches()) {
       const at::Tensor tokens = reference_.tokens(batch);
       out_["input_ids." + batch] = tokens;
-      if (batch == "a") {
-        result.schedule = train(tokens);
-      } else {
+      if (batch == "a") result.schedule = train(tokens);
+      if (options_.reference_routing) continue;
+      if (batch != "a") {
         const auto [logits, loss] = forward(tokens);
         put_result(batch, logits, loss);
       }
       decode(batch, tokens);
     }
-    for (const auto& name : reference_.names()) result.computed[name] = out_.at(name);
-    result.quantities = reference_.compare(result.computed, options_.tolerances);
+    for (const auto& name : reference_.names()) {
+      if (!options_.reference_routing || out_.count(name)) result.computed[name] = out_.at(name);
+    }
+    const Judge judge = options_.dtype == at::kFloat ? Judge::all : Judge::logits;
+    result.quantities = reference_.compare(result.computed, options_.tolerances, judge);
     return result;
   }
 
@@ -105,6 +110,20 @@ class Verifier {
     return batch;
   }
 
+  /// What the reference chose for this rank's tokens of batch a, per layer.
+  std::vector<at::Tensor> given_experts(const at::Tensor& tokens) const {
+    const auto rows = shares(tokens.size(0));
+    int64_t first = 0;
+    for (int r = 0; r < world_.rank(); ++r) first += rows[r];
+    std::vector<at::Tensor> experts(config_.num_layers());
+    for (int64_t k = 0; k < config_.num_layers(); ++k) {
+      if (!config_.is_moe(k)) continue;
+      experts[k] =
+          reference_.experts(k, config_.top_k).narrow(0, first * tokens.size(1), rows[world_.rank()] * tokens.size(1));
+    }
+    return experts;
+  }
+
   /// All ranks' sequences of a value [B, ...] that each rank holds for its own.
   at::Tensor gather(const at::Tensor& own, int64_t num_sequences, const std::string& name) {
     return communicators_.world->all_gather(own.detach(), "verify " + name, shares(num_sequences)).await();
@@ -122,7 +141,9 @@ class Verifier {
     const auto observe = [&](const Value& value, const at::Tensor& tensor) { values[value.name] = tensor; };
     Executor executor(step_graph_, schedule(step_graph_, tokens), *math_, parameters_, communicators_, &hooks,
                       {.record_spans = false, .observe = observe});
-    const StepResult step = executor.run({share(tokens)});
+    Batch batch = share(tokens);
+    if (options_.reference_routing) batch.experts = given_experts(tokens);
+    const StepResult step = executor.run({std::move(batch)});
     put_result("a", gather(values.at("mb0.logits"), tokens.size(0), "logits"), hooks.loss);
     put_streams(values, tokens.size(0));
     for (int64_t k = 0; k < config_.num_layers(); ++k) {
@@ -167,7 +188,9 @@ class Verifier {
     for (const auto& info : parameters_.table().parameters()) {
       at::Tensor grad = parameters_.main_grad(info.id);
       if (info.expert) grad = communicators_.expert->all_gather(grad, "verify gradients").await();
-      for (const auto& piece : info.pieces) out_["grad." + piece.name] = piece.of(grad).clone();
+      for (const auto& [name, tensor] : info.tensors_of(grad)) {
+        out_["grad." + name] = tensor.clone(at::MemoryFormat::Contiguous);
+      }
     }
   }
 
@@ -204,6 +227,7 @@ class Verifier {
   const StageGraph step_graph_, forward_graph_;
   std::unique_ptr<StageMath> math_;
   NamedTensors out_;
+  std::string unused_;
 };
 
 }  // namespace
@@ -215,6 +239,10 @@ bool Verification::ok() const {
 Verification verify(const std::string& model, const std::string& reference, const VerifyOptions& options,
                     World& world) {
   const ModelConfig config = load_model_config(model);
+  if (options.dtype != at::kFloat && !options.reference_routing) {
+    fail("in {} near ties choose other experts, and nothing behind them can be compared; add --routing reference",
+         c10::toString(options.dtype));
+  }
   options.layout.check(config, Phase::train);
   const auto table = std::make_shared<const ParameterTable>(config);
   const Reference values(reference, config, *table);

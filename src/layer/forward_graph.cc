@@ -186,6 +186,12 @@ class ForwardBuilder {
     return node(Stage::permute, std::move(reads), {rows});
   }
 
+  /// Rows are weighed on one side of the experts.
+  NodeId add_unpermute(ValueId rows, ValueId p, ValueId ids, ValueId sum) {
+    if (model_.router.weigh_input) return node(Stage::unpermute, {rows, ids}, {sum});
+    return node(Stage::unpermute, {rows, p, ids}, {sum});
+  }
+
   /// Rows travel to the ranks of their experts and back.
   void add_exchanged_experts(ValueId u, ValueId p, ValueId ids) {
     const ValueId plan = local("plan", false), rows = local("rows"), received = local("received");
@@ -196,7 +202,7 @@ class ForwardBuilder {
     add_shared(u);
     node(Stage::experts, {received, plan}, {done});
     node(Stage::combine, {done, plan}, {returned}, Group::expert);
-    node(Stage::unpermute, {returned, p, ids}, {output(Contribution::routed, "routed")});
+    add_unpermute(returned, p, ids, output(Contribution::routed, "routed"));
   }
 
   /// Every rank has all tokens and runs its own experts on them: a partial sum, without split sizes on the host.
@@ -204,7 +210,7 @@ class ForwardBuilder {
     const ValueId rows = local("rows"), done = local("done");
     add_permute(u, p, ids, rows);
     node(Stage::experts, {rows, ids}, {done});
-    node(Stage::unpermute, {done, p, ids}, {partial});
+    add_unpermute(done, p, ids, partial);
   }
 
   StageGraph& graph_;

@@ -35,6 +35,9 @@ struct LoadReport {
   uint64_t bytes_read = 0;           ///< of tensors, by this rank
   uint64_t bytes_in_folder = 0;      ///< of all its tensors
   double seconds = 0;
+
+  /// A sentence about `ignored`; empty where it is.
+  std::string unused() const;
 };
 
 /// Reads the parameters and buffers this rank holds from a folder (or a single .safetensors file) and updates the
@@ -42,9 +45,16 @@ struct LoadReport {
 /// Error, with counts and the first names, for tensors that are missing, that the model does not have, or whose shape
 /// or dtype is wrong; nothing has been changed then.
 ///
-/// Ignored, but reported: layers past the model's last (multi-token prediction), rotary_emb.inv_freq (computed, not
-/// learned), and lm_head.weight where embeddings are tied, provided that it equals the embedding.
+/// 8-bit weights with block scales (see model/block_scales.h) are read as bf16. Of experts stacked in one tensor a rank
+/// reads its own slices; a folder may also hold them one by one, under the names of the table's pieces.
+///
+/// Ignored, but reported: carried_tensors(), rotary_emb.inv_freq (computed, not learned), and lm_head.weight where
+/// embeddings are tied, provided that it equals the embedding.
 LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters);
+
+/// What a checkpoint holds beside the model: layers past its last (multi-token prediction), and the tensors of other
+/// models (images). SaveOptions::carry_from copies them untouched. Sorted.
+std::vector<std::string> carried_tensors(const SafetensorsReader& reader, const ParameterTable& table);
 
 struct SaveOptions {
   at::ScalarType dtype = at::kFloat;         ///< of the parameters; buffers stay fp32
@@ -53,6 +63,8 @@ struct SaveOptions {
   /// with its own block, all of one shape; returns, on rank 0, that of rank `owner`. What it returns elsewhere is not
   /// looked at.
   std::function<at::Tensor(const at::Tensor& block, int64_t owner)> gather;
+  /// A folder (or file) whose carried_tensors() are written beside the model's, byte for byte; empty: none.
+  std::string carry_from;
   /// Called on rank 0 with the unfinished folder, to add files of one's own (tokenizer, optimizer state).
   std::function<void(const std::string& folder)> extra;
 };

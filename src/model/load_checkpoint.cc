@@ -3,12 +3,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 #include <set>
 
 #include "base/error.h"
 #include "base/progress.h"
 #include "config/checkpoint_folder.h"
+#include "model/block_scales.h"
 #include "model/checkpoint.h"
 #include "model/safetensors.h"
 
@@ -24,30 +24,33 @@ std::string list(const char* what, const std::vector<std::string>& names) {
                      names.size() > shown ? ", ..." : "");
 }
 
-/// N of "model.layers.N.", or -1.
-int64_t layer_of(const std::string& name) {
-  constexpr std::string_view prefix = "model.layers.";
-  if (name.rfind(prefix, 0) != 0) return -1;
-  int64_t layer = -1;
-  std::from_chars(name.data() + prefix.size(), name.data() + name.size(), layer);
-  return layer;
-}
-
 bool ends_with(const std::string& name, std::string_view end) {
   return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
 }
 
+bool is_block_scaled(const SafetensorsReader& reader, const std::string& name) {
+  return reader.spec(name).dtype == at::kFloat8_e4m3fn;
+}
+
 void check_tensor(const SafetensorsReader& reader, const std::string& name, const std::vector<int64_t>& shape,
-                  TensorCheck& check) {
+                  const std::vector<int64_t>& weight_block, TensorCheck& check) {
   if (!reader.contains(name)) return check.missing.push_back(name);
   const TensorSpec& spec = reader.spec(name);
   if (spec.shape != shape) {
     check.wrong.push_back(fmt::format("{} ({}, the model has {})", name, shape_text(spec.shape), shape_text(shape)));
+  } else if (is_block_scaled(reader, name)) {
+    const std::string problem = scale_problem(reader, name, weight_block);
+    if (!problem.empty()) check.wrong.push_back(fmt::format("{} (F8_E4M3; {})", name, problem));
   } else if (c10::elementSize(spec.dtype) == 1 || !c10::isFloatingType(spec.dtype)) {
     // 8-bit weights come with scales; read as they are, they would be another model.
     check.wrong.push_back(
         fmt::format("{} ({}; convert the checkpoint to BF16 first)", name, safetensors_dtype(spec.dtype)));
   }
+}
+
+/// Stacked experts are in training checkpoints one by one, as ranks write their own.
+bool comes_in_pieces(const SafetensorsReader& reader, const ParameterInfo& info) {
+  return info.stack.empty() || (!reader.contains(info.stack) && reader.contains(info.pieces[0].name));
 }
 
 }  // namespace
@@ -61,16 +64,21 @@ TensorCheck check_tensors(const SafetensorsReader& reader, const ParameterTable&
   std::set<std::string> expected;
   const auto expect = [&](const std::string& name, const std::vector<int64_t>& shape) {
     expected.insert(name);
-    check_tensor(reader, name, shape, check);
+    check_tensor(reader, name, shape, table.weight_block(), check);
+    if (reader.contains(name) && is_block_scaled(reader, name)) expected.insert(scale_name(name));
   };
   for (const auto& info : table.parameters()) {
-    for (const auto& piece : info.pieces) expect(piece.name, piece.shape);
+    if (comes_in_pieces(reader, info)) {
+      for (const auto& piece : info.pieces) expect(piece.name, piece.shape);
+    } else {
+      for (const auto& [name, shape] : info.tensors()) expect(name, shape);
+    }
   }
   for (const auto& buffer : table.buffers()) expect(buffer.name, buffer.shape);
   for (const auto& name : reader.names()) {
     if (expected.count(name)) continue;
-    const bool tied_head = table.tied() && name == "lm_head.weight";
-    if (layer_of(name) >= table.num_layers() || ends_with(name, "rotary_emb.inv_freq") || tied_head) {
+    const bool tied_head = table.tied() && ends_with(name, "lm_head.weight");
+    if (table.carries(name) || ends_with(name, "rotary_emb.inv_freq") || tied_head) {
       check.ignored.push_back(name);
     } else {
       check.unexpected.push_back(name);
@@ -79,12 +87,26 @@ TensorCheck check_tensors(const SafetensorsReader& reader, const ParameterTable&
   if (!check.ok()) return check;
   const std::string embedding = table[0].pieces[0].name;
   for (const auto& name : check.ignored) {
-    if (name == "lm_head.weight" && !at::equal(reader.tensor(name), reader.tensor(embedding))) {
+    if (ends_with(name, "lm_head.weight") && !at::equal(reader.tensor(name), reader.tensor(embedding))) {
       fail("{}: config.json says tie_word_embeddings, but {} differs from {}; set it to false", reader.source(), name,
            embedding);
     }
   }
   return check;
+}
+
+std::vector<std::string> carried_tensors(const SafetensorsReader& reader, const ParameterTable& table) {
+  std::vector<std::string> names = reader.names();
+  std::erase_if(names, [&](const std::string& name) { return !table.carries(name); });
+  return names;
+}
+
+std::string LoadReport::unused() const {
+  if (ignored.empty()) return "";
+  return fmt::format(
+      "{} of its tensors are not used ({}{}): layers past the model's last, images, or what follows from "
+      "the others",
+      ignored.size(), ignored[0], ignored.size() > 1 ? ", ..." : "");
 }
 
 LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters) {
@@ -98,13 +120,23 @@ LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters) 
   if (!check.ok()) fail("{}: does not fit the model of its config.json:{}", reader.source(), check.to_string());
   report.ignored = check.ignored;
   const auto read = [&](const std::string& name, const at::Tensor& to) {
-    to.copy_(reader.tensor(name));
+    if (is_block_scaled(reader, name)) {
+      to.copy_(dequantize(reader.tensor(name), reader.tensor(scale_name(name)), table.weight_block()));
+    } else {
+      to.copy_(reader.tensor(name));
+    }
     reader.release(name);
     ++report.num_tensors;
   };
   for (const auto& info : table.parameters()) {
+    const bool pieces = comes_in_pieces(reader, info);
     parameters.for_each_piece(info.id, parameters.stored(info.id),
-                              [&](const TensorPiece& piece, const at::Tensor& block) { read(piece.name, block); });
+                              [&](const TensorPiece& piece, const at::Tensor& block) {
+                                if (pieces) return read(piece.name, block);
+                                block.copy_(reader.slice(info.stack, piece.expert).t());
+                                reader.release(info.stack);
+                              });
+    if (!pieces) ++report.num_tensors;
   }
   for (size_t i = 0; i < table.buffers().size(); ++i) {
     read(table.buffers()[i].name, parameters.buffer(static_cast<int>(i)));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <utility>
 
 #include "model/tensor_names.h"
@@ -26,12 +27,13 @@ class Builder {
         buffers_(buffers) {}
 
   void model() {
-    add("model.embed_tokens.weight", Stage::embed, Role::weight, {config_.vocab_size, D_},
+    add(names_.prefix + "model.embed_tokens.weight", Stage::embed, Role::weight, {config_.vocab_size, D_},
         [](nn::ModelWeights& w) -> Param& { return w.embed_tokens; });
     for (layer_ = 0; layer_ < config_.num_layers(); ++layer_) layer();
-    add("model.norm.weight", Stage::head, Role::norm, {D_}, [](nn::ModelWeights& w) -> Param& { return w.norm; });
+    add(names_.prefix + "model.norm.weight", Stage::head, Role::norm, {D_},
+        [](nn::ModelWeights& w) -> Param& { return w.norm; });
     if (!config_.tie_word_embeddings) {
-      add("lm_head.weight", Stage::head, Role::weight, {config_.vocab_size, D_},
+      add(names_.prefix + "lm_head.weight", Stage::head, Role::weight, {config_.vocab_size, D_},
           [](nn::ModelWeights& w) -> Param& { return w.lm_head; });
     }
   }
@@ -111,16 +113,25 @@ class Builder {
       const auto name = [&](const std::string& matrix) {
         return fmt::format("{}.{}.{}.weight", local(names_.experts), e, matrix);
       };
-      gate_up.push_back({name(names_.expert_gate), {F, D_}, e, 0});
-      gate_up.push_back({name(names_.expert_up), {F, D_}, e, F});
+      if (names_.stacked_experts) {
+        gate_up.push_back({name("gate_up_proj"), {2 * F, D_}, e, 0});
+      } else {
+        gate_up.push_back({name(names_.expert_gate), {F, D_}, e, 0});
+        gate_up.push_back({name(names_.expert_up), {F, D_}, e, F});
+      }
       down.push_back({name(names_.expert_down), {D_, F}, e, 0});
     }
-    add_fused(local(names_.experts) + ".gate_up", Stage::experts, Role::weight, {E, 2 * F, D_}, std::move(gate_up),
-              [k](nn::ModelWeights& w) -> Param& { return w.layers[k].moe.gate_up; })
-        .expert = true;
-    add_fused(local(names_.experts) + ".down", Stage::experts, Role::output_weight, {E, D_, F}, std::move(down),
-              [k](nn::ModelWeights& w) -> Param& { return w.layers[k].moe.down; })
-        .expert = true;
+    add_experts("gate_up", Role::weight, {E, 2 * F, D_}, std::move(gate_up),
+                [k](nn::ModelWeights& w) -> Param& { return w.layers[k].moe.gate_up; });
+    add_experts("down", Role::output_weight, {E, D_, F}, std::move(down),
+                [k](nn::ModelWeights& w) -> Param& { return w.layers[k].moe.down; });
+  }
+
+  void add_experts(const std::string& name, Role role, Shape shape, std::vector<TensorPiece> pieces, Slot slot) {
+    const std::string full = local(names_.experts) + "." + name;
+    ParameterInfo& info = add_fused(full, Stage::experts, role, std::move(shape), std::move(pieces), std::move(slot));
+    info.expert = true;
+    if (names_.stacked_experts) info.stack = full + "_proj";
   }
 
   void feed_forward(const std::string& prefix, Stage stage, int64_t F,
@@ -155,7 +166,9 @@ class Builder {
     return parameters_.emplace_back(std::move(info));
   }
 
-  std::string local(const std::string& name) const { return fmt::format("model.layers.{}.{}", layer_, name); }
+  std::string local(const std::string& name) const {
+    return fmt::format("{}model.layers.{}.{}", names_.prefix, layer_, name);
+  }
 
   const ModelConfig& config_;
   const TensorNames names_;
@@ -178,9 +191,37 @@ int64_t ParameterInfo::numel() const {
   return count;
 }
 
+std::vector<std::pair<std::string, std::vector<int64_t>>> ParameterInfo::tensors() const {
+  if (!stack.empty()) return {{stack, {shape[0], shape[2], shape[1]}}};
+  std::vector<std::pair<std::string, std::vector<int64_t>>> result;
+  for (const auto& piece : pieces) result.emplace_back(piece.name, piece.shape);
+  return result;
+}
+
+std::vector<std::pair<std::string, at::Tensor>> ParameterInfo::tensors_of(const at::Tensor& whole) const {
+  if (!stack.empty()) return {{stack, whole.transpose(1, 2)}};
+  std::vector<std::pair<std::string, at::Tensor>> result;
+  for (const auto& piece : pieces) result.emplace_back(piece.name, piece.of(whole));
+  return result;
+}
+
 ParameterTable::ParameterTable(const ModelConfig& config)
-    : num_layers_(config.num_layers()), num_experts_(config.num_experts), tied_(config.tie_word_embeddings) {
+    : num_layers_(config.num_layers()),
+      num_experts_(config.num_experts),
+      tied_(config.tie_word_embeddings),
+      prefix_(tensor_names(config).prefix),
+      weight_block_(config.weight_block) {
   Builder(config, parameters_, buffers_).model();
+}
+
+bool ParameterTable::carries(const std::string& tensor) const {
+  if (tensor.rfind(prefix_, 0) != 0) return true;
+  constexpr std::string_view layers = "model.layers.";
+  if (tensor.compare(prefix_.size(), layers.size(), layers) != 0) return false;
+  int64_t layer = -1;
+  const char* digits = tensor.data() + prefix_.size() + layers.size();
+  std::from_chars(digits, tensor.data() + tensor.size(), layer);
+  return layer >= num_layers_;
 }
 
 std::vector<int> ParameterTable::of_stage(int64_t layer, Stage stage) const {

@@ -44,10 +44,17 @@ struct ParameterInfo {
   bool expert = false;              ///< its first dimension is divided among the expert ranks
   bool fp32 = false;                ///< computed with in fp32 whatever the compute dtype (the router)
   std::vector<TensorPiece> pieces;  ///< cover the parameter exactly, in the order of its memory
+  /// Hugging Face's tensor that holds all pieces, one per expert, each transposed; empty: pieces are tensors
+  /// themselves.
+  std::string stack;
   std::function<nn::Param&(nn::ModelWeights&)> slot;
 
   bool decays() const { return role == Role::weight || role == Role::output_weight; }
   int64_t numel() const;
+  /// Names and shapes of the Hugging Face tensors that hold it: its pieces, or their stack.
+  std::vector<std::pair<std::string, std::vector<int64_t>>> tensors() const;
+  /// Those tensors of a value, gradient, ... that has all experts; views.
+  std::vector<std::pair<std::string, at::Tensor>> tensors_of(const at::Tensor& whole) const;
 };
 
 /// A tensor that belongs to the model but is not learned by gradients: the router's correction bias.
@@ -59,7 +66,6 @@ struct BufferInfo {
 
 class ParameterTable {
  public:
-  /// Throws Error for a family whose tensor names are not known.
   explicit ParameterTable(const ModelConfig& config);
 
   /// In the order of the model: embedding, layers, final norm, head. With tied embeddings there is no head of its own.
@@ -76,6 +82,11 @@ class ParameterTable {
   int64_t num_layers() const { return num_layers_; }
   int64_t num_experts() const { return num_experts_; }
   bool tied() const { return tied_; }
+  /// Whether a checkpoint may hold a tensor of this name that the model does not use: layers past its last
+  /// (multi-token prediction), and tensors of other models beside it (images).
+  bool carries(const std::string& tensor) const;
+  /// ModelConfig::weight_block.
+  const std::vector<int64_t>& weight_block() const { return weight_block_; }
 
  private:
   std::vector<ParameterInfo> parameters_;
@@ -83,6 +94,8 @@ class ParameterTable {
   int64_t num_layers_;
   int64_t num_experts_;
   bool tied_;
+  std::string prefix_;  ///< TensorNames::prefix
+  std::vector<int64_t> weight_block_;
 };
 
 }  // namespace farskip

@@ -86,7 +86,7 @@ class PlainModel {
         y = x.defined() ? x : before.without_routed(reads);
       }
       Stream stream;
-      stream.attention = attention(y, weights_.layers[k]);
+      stream.attention = attention(y, weights_.layers[k], config_.attention.of_layer(k));
       Reads reads;
       stream.x = x.defined() ? x : before.next(reads);
       const at::Tensor seen = skip.ff_attention < 0 ? stream.with_attention(reads) : stream.x;
@@ -125,10 +125,11 @@ class PlainModel {
     return nn::rms_norm(x, weight, config_.rms_norm_eps, nullptr);
   }
 
-  at::Tensor attention(const at::Tensor& y, const nn::LayerWeights& layer) const {
-    const auto r = nn::qkv(norm(y.view_as(y), layer.input_layernorm), layer.attention, config_.attention, rotary_,
-                           config_.rms_norm_eps, nullptr);
-    const at::Tensor core = nn::attn_core(r.q, r.k, r.v, config_.attention.softmax_scale(), batch_.documents);
+  at::Tensor attention(const at::Tensor& y, const nn::LayerWeights& layer, const LayerAttention& own) const {
+    const auto r = nn::qkv(norm(y.view_as(y), layer.input_layernorm), layer.attention, config_.attention,
+                           own.rotary ? rotary_ : rotary_.without_angles(), config_.rms_norm_eps, nullptr);
+    const at::Tensor core =
+        nn::attn_core(r.q, r.k, r.v, config_.attention.softmax_scale(), batch_.documents, own.chunk);
     return nn::attn_out(core, r.gate, layer.attention, nullptr);
   }
 
@@ -151,7 +152,8 @@ class PlainModel {
   /// Three read u: the gate, the rows that travel, the shared experts; in this order.
   void moe(Stream& stream, const at::Tensor& u, const nn::MoeWeights& moe, int64_t k) const {
     const at::Tensor u_TD = u.view_as(u).reshape({-1, u.size(-1)});
-    const auto routing = nn::route(u_TD, moe.router, moe.correction_bias, config_.router, config_.top_k, nullptr);
+    const auto routing =
+        nn::route(u_TD, moe.router, moe.correction_bias, config_.router, config_.top_k, nullptr, batch_.experts_of(k));
     at::Tensor p = with_aux_loss(routing, u.size(0), k);
     if (options_.z_loss_coeff > 0) p = nn::attach_loss(p, nn::z_loss(routing, options_.z_loss_coeff), batch_.share);
     auto plan = nn::make_route_plan(routing.ids, config_.num_experts, 1);

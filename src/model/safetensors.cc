@@ -86,8 +86,18 @@ const SafetensorsReader::Place& SafetensorsReader::place(const std::string& name
 
 const TensorSpec& SafetensorsReader::spec(const std::string& name) const { return place(name).spec; }
 
-at::Tensor SafetensorsReader::tensor(const std::string& name) const {
-  const Place& found = place(name);
+at::Tensor SafetensorsReader::tensor(const std::string& name) const { return map(place(name)); }
+
+at::Tensor SafetensorsReader::slice(const std::string& name, int64_t index) const {
+  Place found = place(name);
+  auto& shape = found.spec.shape;
+  FARSKIP_CHECK(!shape.empty() && index >= 0 && index < shape[0], "no such slice of " + name);
+  shape.erase(shape.begin());
+  found.begin += static_cast<uint64_t>(index) * found.spec.num_bytes();
+  return map(found);
+}
+
+at::Tensor SafetensorsReader::map(const Place& found) const {
   bytes_read_ += found.spec.num_bytes();
   const auto options = at::TensorOptions().dtype(found.spec.dtype);
   void* bytes = const_cast<std::byte*>(found.file->data()) + found.begin;  // from_blob knows no read-only tensor

@@ -37,9 +37,12 @@ class SafetensorsReader {
   /// The tensor on the CPU, as a read-only view of the mapped file, which stays mapped while the tensor lives. Writing
   /// to it is an error that ends the process: clone first. (Booleans and misaligned tensors are copies.)
   at::Tensor tensor(const std::string& name) const;
-  /// To be told when a tensor has been used: its pages need no memory of this process until it is asked for again.
+  /// tensor(name)[index], of which alone the bytes are read.
+  at::Tensor slice(const std::string& name, int64_t index) const;
+  /// To be told when a tensor, or a slice of it, has been used: its pages need no memory of this process until it is
+  /// asked for again.
   void release(const std::string& name) const;
-  /// Bytes of all tensors that tensor() has given, each time they were.
+  /// Bytes of all tensors and slices that have been given, each time they were.
   uint64_t bytes_read() const { return bytes_read_; }
   /// Bytes of all tensors.
   uint64_t bytes_in_all() const;
@@ -57,6 +60,7 @@ class SafetensorsReader {
   void add_file(const std::string& path);
   void add_index(const std::string& path);
   const Place& place(const std::string& name) const;
+  at::Tensor map(const Place& place) const;
 
   std::string source_;
   std::map<std::string, Place> tensors_;

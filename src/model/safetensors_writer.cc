@@ -19,12 +19,18 @@ void SafetensorsWriter::write(const std::string& name, const at::Tensor& tensor)
   const std::string expected = complete() ? "no further tensor" : entries_[next_].spec.name;
   if (name != expected) fail("{}: tensor {} is written where {} was declared", file_.path(), name, expected);
   const TensorSpec& spec = entries_[next_].spec;
-  if (tensor.sizes() != at::IntArrayRef(spec.shape)) {
+  const at::IntArrayRef shape(spec.shape), given = tensor.sizes();
+  const bool part = !shape.empty() && given.size() == shape.size() && given.slice(1) == shape.slice(1) &&
+                    rows_ + given[0] <= shape[0];
+  if (!part && (given != shape || rows_ > 0)) {
     fail("{}: tensor {} has shape {}, declared was {}", file_.path(), name, shape_text(tensor.sizes().vec()),
          shape_text(spec.shape));
   }
   const at::Tensor values = tensor.detach().to(at::kCPU, spec.dtype).contiguous();
-  file_.write(values.const_data_ptr(), spec.num_bytes());
+  file_.write(values.const_data_ptr(), values.nbytes());
+  if (part) rows_ += given[0];
+  if (part && rows_ < shape[0]) return;
+  rows_ = 0;
   ++next_;
 }
 

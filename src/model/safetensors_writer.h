@@ -20,8 +20,9 @@ class SafetensorsWriter {
   /// Throws Error where the file cannot be made, and for the reasons of layout_safetensors.
   SafetensorsWriter(const std::string& path, std::vector<TensorSpec> specs);
 
-  /// Writes the next tensor from any device; its values are converted to the declared dtype. Throws Error for a name or
-  /// shape other than declared, and where the system cannot write (a full disk).
+  /// Writes the next tensor, or its next rows (of the first dimension), from any device; values are converted to the
+  /// declared dtype. Throws Error for a name or shape other than declared, and where the system cannot write (a full
+  /// disk).
   void write(const std::string& name, const at::Tensor& tensor);
   /// Flushes to the disk and gives the file its name. Throws Error where declared tensors were not written.
   void commit();
@@ -31,6 +32,7 @@ class SafetensorsWriter {
   AtomicFile file_;
   std::vector<TensorEntry> entries_;
   size_t next_ = 0;
+  int64_t rows_ = 0;  ///< of the next tensor that are written
 };
 
 /// Writes `tensors` as one file, in the order of the format's own library: larger dtypes first, then by name.
@@ -44,7 +46,7 @@ class ShardedWriter {
   /// REQUIRES: at least one tensor.
   ShardedWriter(std::string folder, const std::vector<TensorSpec>& specs, uint64_t max_shard_bytes);
 
-  /// Writes the next tensor, see SafetensorsWriter::write.
+  /// Writes the next tensor or its next rows, see SafetensorsWriter::write.
   void write(const std::string& name, const at::Tensor& tensor);
   /// Writes the index. Throws Error where declared tensors were not written.
   void commit();

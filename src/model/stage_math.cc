@@ -32,7 +32,7 @@ std::vector<at::Tensor> StageMath::route(const Node& node, const nn::Input& u, M
   const auto& moe = weights_.layers[node.layer].moe;
   const at::Tensor& u_BSD = u.value;
   const auto routing = nn::route({u_BSD.reshape({-1, u_BSD.size(-1)}), u.again}, moe.router, moe.correction_bias,
-                                 config_.router, config_.top_k, queue);
+                                 config_.router, config_.top_k, queue, state.batch.experts_of(node.layer));
   LayerRouting& record = state.routing[node.layer];
   record.plan = nn::make_route_plan(routing.ids, config_.num_experts, options_.expert_ranks);
   record.load = record.plan.send_counts.flatten();
@@ -74,13 +74,16 @@ std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<a
       return {nn::embedding(state.batch.tokens, weights_.embed_tokens, queue)};
     case Stage::qkv: {
       const nn::Input n = nn::normed(in[0], layer.input_layernorm, config_.rms_norm_eps, queue, again);
-      const auto r = nn::qkv(n, layer.attention, config_.attention, state.rotary, config_.rms_norm_eps, queue);
+      const bool rotates = config_.attention.of_layer(node.layer).rotary;
+      const auto r = nn::qkv(n, layer.attention, config_.attention,
+                             rotates ? state.rotary : state.rotary.without_angles(), config_.rms_norm_eps, queue);
       std::vector<at::Tensor> out = {r.q, r.k, r.v};
       if (r.gate.defined()) out.push_back(r.gate);
       return out;
     }
     case Stage::attn_core:
-      return {nn::attn_core(in[0], in[1], in[2], config_.attention.softmax_scale(), state.batch.documents)};
+      return {nn::attn_core(in[0], in[1], in[2], config_.attention.softmax_scale(), state.batch.documents,
+                            config_.attention.of_layer(node.layer).chunk)};
     case Stage::attn_out:
       return {nn::attn_out(in[0], in.size() > 1 ? in[1] : at::Tensor{}, layer.attention, queue)};
     case Stage::view_ff: {

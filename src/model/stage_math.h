@@ -26,6 +26,10 @@ struct Batch {
   double share = 1;  ///< this batch's part of the step's sequences: the weight of auxiliary losses, which are means
   at::Tensor positions = {};     ///< [B, S] int64; undefined: 0 .. S-1 in every sequence
   nn::Documents documents = {};  ///< attention stays inside them
+  /// Per layer [T, K] int64: the experts of MoE layers, chosen by somebody else. Empty: routers choose.
+  std::vector<at::Tensor> experts = {};
+
+  at::Tensor experts_of(int64_t layer) const { return experts.empty() ? at::Tensor() : experts.at(layer); }
 };
 
 /// What a MoE layer's router decided for one microbatch.

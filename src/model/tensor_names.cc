@@ -1,7 +1,5 @@
 #include "model/tensor_names.h"
 
-#include "base/error.h"
-
 namespace farskip {
 
 TensorNames tensor_names(const ModelConfig& config) {
@@ -12,8 +10,13 @@ TensorNames tensor_names(const ModelConfig& config) {
     names.expert_gate = "w1";
     names.expert_up = "w3";
     names.expert_down = "w2";
-  } else if (config.model_type.rfind("llama4", 0) == 0) {
-    fail("{}: its experts are stored stacked and transposed, which is not supported yet", config.architecture);
+  } else if (config.architecture.rfind("Llama4", 0) == 0) {
+    if (config.architecture == "Llama4ForConditionalGeneration") names.prefix = "language_model.";
+    names.dense = "feed_forward";
+    names.shared = "feed_forward.shared_expert";
+    names.router = "feed_forward.router.weight";
+    names.experts = "feed_forward.experts";
+    names.stacked_experts = true;
   }
   return names;
 }

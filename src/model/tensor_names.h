@@ -7,8 +7,9 @@
 
 namespace farskip {
 
-/// Names below "model.layers.N.". The defaults are DeepSeek's, which most families share.
+/// Names below "PREFIXmodel.layers.N.". The defaults are DeepSeek's, which most families share.
 struct TensorNames {
+  std::string prefix;  ///< of all names; other tensors of a checkpoint belong to other models (images)
   std::string dense = "mlp";
   std::string shared = "mlp.shared_experts";
   std::string router = "mlp.gate.weight";
@@ -18,9 +19,11 @@ struct TensorNames {
   std::string expert_gate = "gate_proj";
   std::string expert_up = "up_proj";
   std::string expert_down = "down_proj";
+  /// Checkpoints hold the experts of a layer in two tensors, EXPERTS.gate_up_proj [E, D, 2F] and EXPERTS.down_proj
+  /// [E, F, D]: each matrix transposed, gate left of up.
+  bool stacked_experts = false;
 };
 
-/// Throws Error for a family whose tensors are stored in another form.
 TensorNames tensor_names(const ModelConfig& config);
 
 }  // namespace farskip

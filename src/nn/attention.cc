@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "nn/flash_attention.h"
 #include "nn/linear.h"
@@ -46,11 +48,27 @@ void grouped_query_qkv(Qkv& out, const Input& x, const AttentionWeights& weights
     if (config.qk_norm_all_heads) projected = rms_norm(projected, norm, norm_eps, queue);
     projected = split_heads(projected, num_heads);
     if (config.qk_norm) projected = rms_norm(projected, norm, norm_eps, queue);
-    return rotate_heads(at::Tensor(), projected, rotary);
+    if (!rotary.rotates()) return projected.transpose(1, 2);
+    const at::Tensor rotated = rotate_heads(at::Tensor(), projected, rotary);
+    return config.qk_l2_norm ? rms_norm(rotated, norm_eps) : rotated;
   };
   out.q = heads(weights.q_proj, weights.q_bias, weights.q_norm, config.num_heads);
   out.k = heads(weights.k_proj, weights.k_bias, weights.k_norm, config.num_kv_heads);
   out.v = split_heads(linear(x, weights.v_proj, weights.v_bias, queue), config.num_kv_heads).transpose(1, 2);
+  if (!rotary.rotates() && rotary.temperature.defined()) out.q = (out.q * rotary.temperature).to(out.v.scalar_type());
+}
+
+/// Each document in runs of `chunk` positions, the last shorter; [B] sequences of S positions where it is one.
+Documents in_chunks(const Documents& documents, int64_t num_sequences, int64_t length, int64_t chunk) {
+  Documents result = documents.empty() ? Documents(num_sequences, std::vector<int64_t>{length}) : documents;
+  for (auto& sequence : result) {
+    std::vector<int64_t> pieces;
+    for (int64_t left : sequence) {
+      for (; left > 0; left -= chunk) pieces.push_back(std::min(left, chunk));
+    }
+    sequence = std::move(pieces);
+  }
+  return result;
 }
 
 /// v, padded with zeros to the width of q.
@@ -90,7 +108,10 @@ at::Tensor attn_core(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 }
 
 at::Tensor attn_core(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
-                     const Documents& documents) {
+                     const Documents& documents, int64_t chunk) {
+  if (chunk > 0 && chunk < q.size(2)) {
+    return attn_core(q, k, v, scale, in_chunks(documents, q.size(0), q.size(2), chunk));
+  }
   if (documents.empty()) return attn_core(q, k, v, scale);
   FARSKIP_CHECK(static_cast<int64_t>(documents.size()) == q.size(0), "documents of another number of sequences");
   if (has_flash_attention(q)) {

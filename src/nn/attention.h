@@ -19,8 +19,9 @@ struct Qkv {
 
 /// Projects the normed input x [B, S, D]: multi-head latent attention (arXiv 2405.04434, with or without a query LoRA)
 /// or grouped-query attention with optional norms of q and k. `norm_eps`: of q_norm and k_norm (the model's
-/// rms_norm_eps; latent norms have their own in the config). The table holds the S positions of x. Where x
-/// is made again, latents' norms are, too.
+/// rms_norm_eps; latent norms have their own in the config). The table holds the S positions of x; without
+/// angles (grouped-query attention only) nothing is rotated and q has its temperature. Where x is made again, latents'
+/// norms are, too.
 Qkv qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& config, const RotaryTable& rotary,
         double norm_eps, WeightGradQueue* queue);
 
@@ -34,9 +35,10 @@ at::Tensor attn_core(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 using Documents = std::vector<std::vector<int64_t>>;
 
 /// Causal attention within each document, as above: a document gets what it would get as a sequence of its own, through
-/// the same kernel, and the work is that of the documents' squares. No mask is made.
+/// the same kernel, and the work is that of the documents' squares. No mask is made. With a `chunk` every run of so
+/// many positions of a document is a document of its own (Llama-4).
 at::Tensor attn_core(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
-                     const Documents& documents);
+                     const Documents& documents, int64_t chunk = 0);
 
 /// o_proj(o * gate): o [B, S, H*v], gate likewise or undefined; returns [B, S, D].
 at::Tensor attn_out(const at::Tensor& o, const at::Tensor& gate, const AttentionWeights& weights,

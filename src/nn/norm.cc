@@ -160,6 +160,10 @@ at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, Weight
   return RmsNorm::apply(x, weight.value, eps, queue, weight.id);
 }
 
+at::Tensor rms_norm(const at::Tensor& x, double eps) {
+  return rms_norm(x, Param{at::ones({x.size(-1)}, x.options().requires_grad(false))}, eps, nullptr);  // times 1: exact
+}
+
 Input normed(const at::Tensor& x, const Param& weight, double eps, WeightGradQueue* queue, bool recompute) {
   if (!recompute) return rms_norm(x, weight, eps, queue);
   return {rms_norm(x, weight, eps, queue), [x = x.detach(), weight, eps] { return rms_norm(x, weight, eps, nullptr); }};

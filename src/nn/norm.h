@@ -10,6 +10,9 @@ namespace farskip::nn {
 /// per row.
 at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, WeightGradQueue* queue);
 
+/// The same without a weight (Llama-4's L2 norm).
+at::Tensor rms_norm(const at::Tensor& x, double eps);
+
 /// The same as the input of a product; with `recompute` it is made again from x where it is needed.
 Input normed(const at::Tensor& x, const Param& weight, double eps, WeightGradQueue* queue, bool recompute);
 

@@ -33,6 +33,15 @@ void rotate_into(const at::Tensor& out, const at::Tensor& x, const at::Tensor& c
   out_second.copy_((second * cos).add_(first * sin));
 }
 
+/// Llama 3's scaling of one frequency.
+double llama3_frequency(double frequency, const Llama3Scaling& scaling) {
+  const double turns = scaling.original_max_position_embeddings * frequency / (2 * std::numbers::pi);
+  if (turns < scaling.low_freq_factor) return frequency / scaling.factor;
+  if (turns > scaling.high_freq_factor || scaling.high_freq_factor == scaling.low_freq_factor) return frequency;
+  const double kept = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+  return frequency * ((1 - kept) / scaling.factor + kept);
+}
+
 void check_inside(const RotaryTable& table, int64_t first, int64_t last) {
   if (first < 0 || last >= table.cos.size(0)) {
     fail(
@@ -79,7 +88,8 @@ struct RotateHeads : torch::autograd::Function<RotateHeads> {
 
 RotaryTable RotaryTable::positions(int64_t first, int64_t num) const {
   check_inside(*this, first, first + num - 1);
-  return {cos.narrow(0, first, num), sin.narrow(0, first, num), interleaved};
+  auto rows = [&](const at::Tensor& table) { return table.defined() ? table.narrow(0, first, num) : table; };
+  return {rows(cos), rows(sin), interleaved, rows(temperature)};
 }
 
 RotaryTable RotaryTable::positions(const at::Tensor& positions_BS) const {
@@ -88,9 +98,10 @@ RotaryTable RotaryTable::positions(const at::Tensor& positions_BS) const {
     check_inside(*this, positions_BS.min().item<int64_t>(), positions_BS.max().item<int64_t>());
   const at::Tensor flat = positions_BS.flatten();
   auto rows = [&](const at::Tensor& table) {
+    if (!table.defined()) return table;
     return table.index_select(0, flat).view({positions_BS.size(0), 1, positions_BS.size(1), table.size(1)});
   };
-  return {rows(cos), rows(sin), interleaved};
+  return {rows(cos), rows(sin), interleaved, rows(temperature)};
 }
 
 std::vector<double> rotary_frequencies(const RotaryConfig& config, int64_t dim) {
@@ -98,6 +109,9 @@ std::vector<double> rotary_frequencies(const RotaryConfig& config, int64_t dim) 
     fail("rotary embedding turns pairs of channels, but the head has {}: use an even number", dim);
   std::vector<double> frequencies(dim / 2);
   for (int64_t i = 0; i < dim / 2; ++i) frequencies[i] = std::pow(config.theta, -2.0 * i / dim);
+  if (config.llama3) {
+    for (double& frequency : frequencies) frequency = llama3_frequency(frequency, *config.llama3);
+  }
   if (!config.yarn) return frequencies;
 
   const Yarn& yarn = *config.yarn;
@@ -119,12 +133,19 @@ RotaryTable make_rotary(const RotaryConfig& config, int64_t dim, int64_t num_pos
     magnitude = Yarn::attention_factor(config.yarn->factor, config.yarn->mscale) /
                 Yarn::attention_factor(config.yarn->factor, config.yarn->mscale_all_dim);
   }
-  const at::Tensor angles = at::outer(at::arange(num_positions, at::kDouble), at::tensor(frequencies, at::kDouble));
-  auto rounded = [&](const at::Tensor& table) { return (table * magnitude).to(at::kFloat).to(device); };
-  return {rounded(angles.cos()), rounded(angles.sin()), config.interleaved};
+  const at::Tensor positions = at::arange(num_positions, at::kDouble);
+  const at::Tensor angles = at::outer(positions, at::tensor(frequencies, at::kDouble));
+  auto rounded = [&](const at::Tensor& table) { return table.to(at::kFloat).to(device); };
+  at::Tensor temperature;
+  if (config.temperature) {
+    const at::Tensor steps = ((positions + 1) / config.temperature->floor).floor();
+    temperature = rounded((steps.log1p() * config.temperature->scale + 1).unsqueeze(-1));
+  }
+  return {rounded(angles.cos() * magnitude), rounded(angles.sin() * magnitude), config.interleaved, temperature};
 }
 
 at::Tensor rotate_heads(const at::Tensor& plain, const at::Tensor& rope, const RotaryTable& table) {
+  FARSKIP_CHECK(table.rotates(), "a rotary table without angles");
   FARSKIP_CHECK(table.cos.size(-2) == rope.size(1) && 2 * table.cos.size(-1) == rope.size(3),
                 "the rotary table fits neither the sequence nor the head");
   return RotateHeads::apply(rope, plain.defined() ? std::optional(plain) : std::nullopt, table.cos, table.sin,

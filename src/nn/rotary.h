@@ -1,6 +1,6 @@
 #pragma once
 // Rotary position embedding (arXiv 2104.09864), with YaRN's context extension (arXiv 2309.00071) as DeepSeek applies
-// it.
+// it, or Llama 3's; and what positions mean to layers that do not rotate.
 
 #include <ATen/core/Tensor.h>
 
@@ -13,6 +13,11 @@ namespace farskip::nn {
 struct RotaryTable {
   at::Tensor cos, sin;
   bool interleaved = false;  ///< pairs are (0,1), (2,3), ... instead of (0, dim/2), (1, dim/2+1), ...
+  at::Tensor temperature;    ///< factor of unrotated queries, [S, 1] or [B, 1, S, 1] fp32; undefined: none
+
+  /// Whether heads are rotated; in a table without angles cos and sin are undefined.
+  bool rotates() const { return cos.defined(); }
+  RotaryTable without_angles() const { return {{}, {}, interleaved, temperature}; }
 
   /// The rows of `num` positions from `first` on, sharing memory.
   RotaryTable positions(int64_t first, int64_t num) const;
@@ -22,7 +27,7 @@ struct RotaryTable {
 
 /// Angular frequency of each pair, fp64 [dim/2]: theta^(-2i/dim); under YaRN pairs that turn less than beta_slow times
 /// in the original context are slowed by `factor`, those that turn more than beta_fast times are kept, and a linear
-/// ramp lies between.
+/// ramp lies between (linear in the pair's index; in Llama 3's form in its number of turns).
 std::vector<double> rotary_frequencies(const RotaryConfig& config, int64_t dim);
 
 /// Table of positions 0 .. num_positions-1. Under YaRN cos and sin are multiplied by m(mscale) / m(mscale_all_dim).

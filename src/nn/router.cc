@@ -110,7 +110,7 @@ at::Tensor score_shares(const Routing& routing) { return routing.scores / (routi
 }  // namespace
 
 Routing route(const Input& x, const Param& router, const at::Tensor& correction_bias, const RouterConfig& config,
-              int64_t top_k, WeightGradQueue* queue) {
+              int64_t top_k, WeightGradQueue* queue, const at::Tensor& given) {
   const int64_t num_experts = router.value.size(0);
   if (top_k > num_experts) fail("top_k is {}, but there are {} experts: choose at most as many", top_k, num_experts);
   const auto wide = [](const at::Tensor& t) { return t.to(wide_type(t)); };
@@ -120,7 +120,15 @@ Routing route(const Input& x, const Param& router, const at::Tensor& correction_
   Routing out;
   out.logits = logits_TE;
   out.scores = config.scoring == Scoring::sigmoid ? at::sigmoid(logits_TE) : at::softmax(logits_TE, -1);
-  out.ids = config.force_balance ? balanced_ids(out.scores, top_k) : choose(out.scores, correction_bias, config, top_k);
+  if (given.defined()) {
+    FARSKIP_CHECK(given.dim() == 2 && given.size(0) == logits_TE.size(0) && given.size(1) == top_k,
+                  "experts given for other tokens");
+    out.ids = given;
+  } else if (config.force_balance) {
+    out.ids = balanced_ids(out.scores, top_k);
+  } else {
+    out.ids = choose(config.by_logits ? out.logits : out.scores, correction_bias, config, top_k);
+  }
   out.p = out.scores.gather(1, out.ids);
   if (config.normalize) out.p = out.p / (out.p.sum(-1, true) + 1e-20);
   if (config.scaling != 1.0) out.p = out.p * config.scaling;

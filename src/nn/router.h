@@ -9,7 +9,7 @@
 namespace farskip::nn {
 
 struct Routing {
-  at::Tensor ids;     ///< [T, K] int64, best first; among equal scores the lower id wins
+  at::Tensor ids;     ///< [T, K] int64, best first, or as given; among equal scores the lower id wins
   at::Tensor p;       ///< [T, K] fp32 weights, differentiable
   at::Tensor scores;  ///< [T, E] fp32 softmax or sigmoid of the logits, differentiable
   at::Tensor logits;  ///< [T, E] fp32, differentiable
@@ -18,9 +18,10 @@ struct Routing {
 /// x [T, D]; `router` [E, D] in fp32; `correction_bias` [E] or undefined. Logits are always taken in fp32. With groups,
 /// only experts of the topk_groups best groups can be chosen; the bias and the groups take part in the choice only.
 /// With config.force_balance token t visits experts t*K .. t*K + K-1 (modulo E) instead, weighed by their scores.
+/// `given` [T, K] int64: experts that somebody else has chosen, in their place.
 /// Families: see RouterConfig and docs of DeepSeek-V2/V3 (arXiv 2405.04434, 2412.19437).
 Routing route(const Input& x, const Param& router, const at::Tensor& correction_bias, const RouterConfig& config,
-              int64_t top_k, WeightGradQueue* queue);
+              int64_t top_k, WeightGradQueue* queue, const at::Tensor& given = {});
 
 /// [T, E]: the weight of every expert, 0 where not chosen. Not differentiable.
 at::Tensor dense_weights(const Routing& routing, int64_t num_experts);

@@ -84,7 +84,12 @@ Work forward_work(const StageGraph& graph, const ModelConfig& m, const Machine& 
       work.bytes = 3 * T * H * b * (num_sums + 1);
       break;
     case Stage::attn_core: {
-      const double context = load.decode ? load.seq_length : causal_context(static_cast<int64_t>(load.seq_length));
+      const int64_t chunk = m.attention.of_layer(node.layer).chunk;
+      const auto length = static_cast<int64_t>(load.seq_length);
+      // In decode the newest position sees half of a chunk on average.
+      const bool inside_chunk = chunk > 0 && chunk < length;
+      const double decoded = inside_chunk ? static_cast<double>(chunk) / 2 : load.seq_length;
+      const double context = load.decode ? decoded : causal_context(length, chunk);
       const auto kind = moe ? LayerKind::moe : LayerKind::dense;
       work.flops = T * layer_flops(m, kind, context).attention_core / tp;
       work.rate = machine.attention_flops;

@@ -47,7 +47,7 @@ class Sizes {
         if (sums == 0) f.kept_reads = {0};
         return f;
       case Stage::qkv:
-        return qkv();
+        return qkv(m_.attention.of_layer(node.layer));
       case Stage::attn_core:
         return core();
       case Stage::attn_out:
@@ -64,10 +64,12 @@ class Sizes {
                 .wgrad_reads = true};
       }
       case Stage::permute:
+        if (m_.router.weigh_input) return {.writes = {rows_ * H * b_}, .kept_reads = {0, 2}, .backward = 3 * rows_ * 8};
         return {.writes = {rows_ * H * b_}, .backward = 3 * rows_ * 8};
       case Stage::experts:
         return experts();
       case Stage::unpermute:
+        if (m_.router.weigh_input) return {.writes = {TH}};
         return {.writes = {TH}, .kept_reads = {0, 1}};
       case Stage::shared:
         return feed_forward(static_cast<double>(m_.shared_intermediate_size), graph_.options().recompute.moe_act);
@@ -98,7 +100,7 @@ class Sizes {
     return indices;
   }
 
-  Footprint qkv() const {
+  Footprint qkv(const LayerAttention& layer) const {
     const AttentionConfig& a = m_.attention;
     const double heads = static_cast<double>(a.num_heads), qk = static_cast<double>(a.qk_head_dim());
     const double v = static_cast<double>(a.v_head_dim), H = static_cast<double>(m_.hidden_size);
@@ -113,6 +115,7 @@ class Sizes {
       const double kv_heads = static_cast<double>(a.num_kv_heads);
       f.writes = {heads * qk, kv_heads * qk, kv_heads * v};
       if (a.qk_norm || a.qk_norm_all_heads) f.wgrad += (heads + kv_heads) * qk;
+      if (a.qk_l2_norm && layer.rotary) f.backward = T_ * (heads + kv_heads) * (qk * b_ + 4);
     }
     if (a.gated) {
       f.writes.push_back(heads * v);

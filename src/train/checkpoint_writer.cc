@@ -164,6 +164,7 @@ void CheckpointWriter::start(const ParameterSet& parameters, const AdamW& optimi
     const char* dtype = rounded ? "bfloat16" : "float32";
     if (config.contains("dtype")) config["dtype"] = dtype;
     config["torch_dtype"] = dtype;
+    config.erase("quantization_config");  // of what was read
     part->config = std::move(config);
     part->state = state.to_json();
     for (const auto& buffer : table.buffers()) {

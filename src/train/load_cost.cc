@@ -27,6 +27,7 @@ void log_load_cost(const std::string& folder, const LoadReport& report, Transpor
         format_duration(most[1].item<double>()), format_bytes(static_cast<int64_t>(most[2].item<double>())));
   }
   log_info(text);
+  if (!report.unused().empty()) log_info(fmt::format("{}: {}", folder, report.unused()));
 }
 
 }  // namespace farskip

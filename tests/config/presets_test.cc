@@ -16,7 +16,8 @@ double billions(const ModelConfig& model) { return static_cast<double>(model.num
 TEST(Presets, AllLoadByName) {
   const std::vector<std::string> names = preset_names();
   EXPECT_THAT(names, ::testing::IsSupersetOf({"deepseek-v2", "deepseek-v2-lite", "deepseek-v3", "instella-moe-16b-a3b",
-                                              "mixtral-8x7b", "moonlight-16b-a3b", "olmoe-1b-7b", "qwen3-30b-a3b",
+                                              "llama-4-maverick", "llama-4-scout", "mixtral-8x22b", "mixtral-8x7b",
+                                              "moonlight-16b-a3b", "olmoe-1b-7b", "qwen3-235b-a22b", "qwen3-30b-a3b",
                                               "small-deepseek-v2-lite", "small-moonlight"}));
   for (const std::string& name : names) {
     EXPECT_GT(load_model_config(name).num_parameters(), 0) << name;
@@ -30,7 +31,11 @@ TEST(Presets, PublishedNumbersOfParameters) {
   EXPECT_NEAR(billions(preset("deepseek-v3")), 671.0, 0.05);
   EXPECT_NEAR(billions(preset("instella-moe-16b-a3b")), 15.9, 0.05);
   EXPECT_NEAR(billions(preset("qwen3-30b-a3b")), 30.5, 0.05);
+  EXPECT_NEAR(billions(preset("qwen3-235b-a22b")), 235.1, 0.05);
   EXPECT_NEAR(billions(preset("mixtral-8x7b")), 46.7, 0.05);
+  EXPECT_NEAR(billions(preset("mixtral-8x22b")), 140.6, 0.05);
+  EXPECT_NEAR(billions(preset("llama-4-scout")), 107.8, 0.05);  // 109 with the images' part
+  EXPECT_NEAR(billions(preset("llama-4-maverick")), 400.7, 0.05);
   EXPECT_NEAR(billions(preset("olmoe-1b-7b")), 6.92, 0.005);
   nlohmann::json moonlight = preset_json("moonlight-16b-a3b");
   EXPECT_NEAR(billions(parse_model_config(moonlight, "published checkpoint")), 15.96, 0.005);
@@ -40,7 +45,11 @@ TEST(Presets, PublishedNumbersOfParameters) {
 
 TEST(Presets, PublishedNumbersOfActiveParameters) {
   EXPECT_NEAR(preset("qwen3-30b-a3b").num_active_parameters() * 1e-9, 3.3, 0.1);
+  EXPECT_NEAR(preset("qwen3-235b-a22b").num_active_parameters() * 1e-9, 22, 0.3);
   EXPECT_NEAR(preset("mixtral-8x7b").num_active_parameters() * 1e-9, 12.9, 0.05);
+  EXPECT_NEAR(preset("mixtral-8x22b").num_active_parameters() * 1e-9, 39, 0.3);
+  EXPECT_NEAR(preset("llama-4-scout").num_active_parameters() * 1e-9, 17, 0.3);
+  EXPECT_NEAR(preset("llama-4-maverick").num_active_parameters() * 1e-9, 17, 0.3);
   EXPECT_NEAR(preset("deepseek-v3").num_active_parameters() * 1e-9, 37.5, 0.1);
 }
 

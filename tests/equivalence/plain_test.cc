@@ -54,7 +54,7 @@ TEST_P(Plain, AutogradLeavesTheWeightsOfTheStagedExecution) {
 
 std::vector<Trial> trials() {
   std::vector<Trial> trials;
-  for (const char* model : {"v2", "qwen3"}) {  // whose routers have no bias that the step would move
+  for (const char* model : {"v2", "qwen3", "llama4"}) {  // whose routers have no bias that the step would move
     for (const char* connectivity : {"standard", "farskip", "attn-only", "mlp-only"}) {
       for (const bool bf16 : {false, true}) {
         trials.push_back({.model = model, .connectivity = connectivity, .layout = {}, .bf16 = bf16, .num_steps = 4});

@@ -67,7 +67,7 @@ double relative_norm(const Pieces& a, const Pieces& b) {
 }
 
 TEST(Ranks, OfDataParallelismLeaveTheBitsOfOne) {
-  for (const char* model : {"moonlight", "v2", "qwen3"}) {
+  for (const char* model : {"moonlight", "v2", "qwen3", "llama4"}) {
     for (const bool bf16 : {false, true}) {
       const Whole one = run_whole(on({}, model, bf16)), four = run_whole(on({.dp = 4}, model, bf16));
       EXPECT_EQ(one.losses, four.losses) << model;
@@ -89,7 +89,7 @@ TEST(Ranks, WithSumsInAnotherOrderAgree) {
 }
 
 TEST(Ranks, OfPackedSequencesAgree) {
-  for (const char* model : {"moonlight", "v2", "qwen3"}) {
+  for (const char* model : {"moonlight", "v2", "qwen3", "llama4"}) {
     Trial alone = on({}, model, false), experts = on({.ep = 2}, model, false), data = on({.dp = 4}, model, false);
     for (Trial* trial : {&alone, &experts, &data}) trial->packed = true;
     const Whole one = run_whole(alone), two = run_whole(experts), four = run_whole(data);
@@ -154,7 +154,7 @@ TEST_P(ExpertRanks, AgreeWithOne) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ExpertRanks,
-                         ::testing::Combine(::testing::Values("moonlight", "v2", "qwen3"),
+                         ::testing::Combine(::testing::Values("moonlight", "v2", "qwen3", "llama4"),
                                             ::testing::Values("ep=2", "ep=4", "ep=2,dp=2"), ::testing::Bool()));
 
 }  // namespace

@@ -23,7 +23,7 @@ std::vector<Trial> matrix() {
     add({.connectivity = connectivity});
     add({.connectivity = connectivity, .num_microbatches = 1, .bf16 = true, .num_random = 10});
   }
-  for (const char* model : {"instella", "v2", "qwen3"}) {
+  for (const char* model : {"instella", "v2", "qwen3", "llama4"}) {
     add({.model = model});
     add({.model = model, .connectivity = "standard", .num_random = 10});
     add({.model = model, .connectivity = "skip=2,1,0", .bf16 = true, .num_random = 10});
@@ -47,6 +47,7 @@ std::vector<Trial> matrix() {
     add({.connectivity = "standard", .recompute = recompute, .num_random = 10});
     add({.model = "v2", .bf16 = true, .sharded = true, .recompute = recompute, .num_random = 10});
     add({.model = "qwen3", .num_microbatches = 1, .recompute = recompute});
+    add({.model = "llama4", .recompute = recompute, .num_random = 10});
   }
   add({.model = "instella", .layout = two, .gloo = true, .sharded = true, .recompute = "full", .num_random = 5});
   for (const char* recompute : {"full 2", "core_attn layernorm moe_act"}) {
@@ -62,7 +63,7 @@ std::vector<Trial> matrix() {
     add({.gloo = true, .skew = skew, .num_random = 5});
     add({.connectivity = "standard", .skew = skew, .num_random = 10});
   }
-  for (const char* model : {"moonlight", "v2", "qwen3"}) {
+  for (const char* model : {"moonlight", "v2", "qwen3", "llama4"}) {
     add({.model = model, .num_random = 10, .packed = true});
     add({.model = model, .num_microbatches = 3, .num_random = 20, .balancing = LoadBalancing::global_aux_loss});
   }
@@ -190,7 +191,7 @@ TEST(SharedOut, OptimizersLeaveTheBitsOfWholeOnes) {
 }
 
 TEST(Recomputation, LeavesTheBitsOfWhatIsKept) {
-  for (const char* model : {"moonlight", "instella", "v2", "qwen3"}) {
+  for (const char* model : {"moonlight", "instella", "v2", "qwen3", "llama4"}) {
     for (const bool bf16 : {false, true}) {
       const Trial kept{.model = model, .bf16 = bf16};
       const Outcome expected = run_order(kept, reference_order());

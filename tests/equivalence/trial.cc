@@ -99,6 +99,28 @@ nlohmann::json tiny_model(const std::string& name) {
                    {"aux_loss_alpha", 0.01}});
     return latent;
   }
+  if (name == "llama4") {
+    return {{"model_type", "llama4_text"},
+            {"architectures", {"Llama4ForCausalLM"}},
+            {"vocab_size", vocab_size},
+            {"hidden_size", 32},
+            {"intermediate_size", 16},
+            {"intermediate_size_mlp", 48},
+            {"num_hidden_layers", 4},
+            {"num_attention_heads", 4},
+            {"num_key_value_heads", 2},
+            {"head_dim", 8},
+            {"num_local_experts", 8},
+            {"num_experts_per_tok", 1},
+            {"moe_layers", {0, 2, 3}},
+            {"no_rope_layers", {1, 1, 0, 1}},
+            {"attention_chunk_size", 3},
+            {"floor_scale", 2},
+            {"attn_scale", 0.5},
+            {"initializer_range", 0.2},
+            {"max_position_embeddings", 64},
+            {"rms_norm_eps", 1e-5}};
+  }
   FARSKIP_CHECK(name == "qwen3", "no such tiny model: " + name);
   return {{"model_type", "qwen3_moe"}, {"architectures", {"Qwen3MoeForCausalLM"}},
           {"vocab_size", vocab_size},  {"hidden_size", 32},

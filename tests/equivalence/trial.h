@@ -45,6 +45,7 @@ struct Trial {
 ///   moonlight  latent attention, sigmoid router with correction bias, shared experts, first layer dense
 ///   instella   the same with gated attention and a dense layer after each MoE layer
 ///   v2         latent attention with a query LoRA, softmax router in groups, auxiliary loss
+///   llama4     layers that differ in attention, one expert that weighs its input, a dense layer between MoE layers
 ///   qwen3      grouped-query attention, no shared experts, a dense layer after a MoE layer
 nlohmann::json tiny_model(const std::string& name);
 

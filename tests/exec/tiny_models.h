@@ -22,28 +22,33 @@ enum class TinyModel {
   mla_gated,           ///< the same as `mla` with gated attention (Instella)
   gqa_without_shared,  ///< grouped-query attention with q/k norms, softmax router, no shared experts, all layers MoE
   dense_after_moe,     ///< `mla` with dense layers first, in the middle and last
+  unlike_layers,       ///< Llama-4: chunks, layers without rotation, one expert that weighs its input, stacked experts
 };
 
-inline const std::vector<TinyModel> tiny_models = {TinyModel::mla, TinyModel::mla_q_lora, TinyModel::mla_gated,
-                                                   TinyModel::gqa_without_shared, TinyModel::dense_after_moe};
+inline const std::vector<TinyModel> tiny_models = {TinyModel::mla,
+                                                   TinyModel::mla_q_lora,
+                                                   TinyModel::mla_gated,
+                                                   TinyModel::gqa_without_shared,
+                                                   TinyModel::dense_after_moe,
+                                                   TinyModel::unlike_layers};
 
 inline std::string to_string(TinyModel model) {
-  const char* names[] = {"mla", "mla_q_lora", "mla_gated", "gqa_without_shared", "dense_after_moe"};
+  const char* names[] = {"mla", "mla_q_lora", "mla_gated", "gqa_without_shared", "dense_after_moe", "unlike_layers"};
   return names[static_cast<size_t>(model)];
 }
 
 /// 4 layers (dense_after_moe: 5), 8 experts of which 2 are chosen, hidden size 32, 48 tokens in the vocabulary.
 inline ModelConfig tiny_config(TinyModel model) {
   using enum LayerKind;
-  const bool gqa = model == TinyModel::gqa_without_shared;
+  const bool unlike = model == TinyModel::unlike_layers, gqa = unlike || model == TinyModel::gqa_without_shared;
   ModelConfig config;
-  config.architecture = gqa ? "Qwen3MoeForCausalLM" : "DeepseekV3ForCausalLM";
-  config.model_type = gqa ? "qwen3_moe" : "deepseek_v3";
+  config.architecture = unlike ? "Llama4ForCausalLM" : gqa ? "Qwen3MoeForCausalLM" : "DeepseekV3ForCausalLM";
+  config.model_type = unlike ? "llama4_text" : gqa ? "qwen3_moe" : "deepseek_v3";
   config.vocab_size = 48;
   config.hidden_size = 32;
   config.intermediate_size = 48;
   config.moe_intermediate_size = 16;
-  config.shared_intermediate_size = gqa ? 0 : 16;
+  config.shared_intermediate_size = gqa && !unlike ? 0 : 16;
   config.num_experts = 8;
   config.top_k = 2;
   config.max_position_embeddings = 64;
@@ -53,8 +58,7 @@ inline ModelConfig tiny_config(TinyModel model) {
     attention.kind = AttentionKind::gqa;
     attention.num_kv_heads = 2;
     attention.qk_rope_head_dim = attention.v_head_dim = 8;
-    attention.qk_norm = true;
-    config.router.normalize = true;
+    attention.qk_norm = config.router.normalize = !unlike;
   } else {
     attention.kind = AttentionKind::mla;
     attention.num_kv_heads = 4;
@@ -77,6 +81,14 @@ inline ModelConfig tiny_config(TinyModel model) {
   }
   config.layers = {dense, moe, moe, moe};
   if (gqa) config.layers[0] = moe;
+  if (unlike) {
+    config.top_k = 1;
+    config.router = {.scoring = Scoring::sigmoid, .by_logits = true, .weigh_input = true};
+    config.layers = {dense, moe, dense, moe};
+    attention.layers = {{true, 4}, {false, 0}, {true, 4}, {false, 6}};
+    attention.qk_l2_norm = attention.rotary.interleaved = true;
+    attention.rotary.temperature = QueryTemperature{.floor = 3, .scale = 0.4};
+  }
   if (model == TinyModel::dense_after_moe) config.layers = {dense, moe, dense, moe, dense};
   return config;
 }

@@ -257,6 +257,7 @@ TEST(StageGraph, OptionsOfTheModelChangeWhatStagesRead) {
   const StageGraph graph = build_graph(model, Connectivity::farskip(1), {Phase::train, Layout::parse("ep=2")});
   EXPECT_THAT(read_names(graph, "mb0.l0.fwd.attn_out"), ElementsAre("mb0.l0.core", "mb0.l0.gate"));
   EXPECT_THAT(read_names(graph, "mb0.l0.fwd.permute"), ElementsAre("mb0.l0.u", "mb0.l0.ids", "mb0.l0.p"));
+  EXPECT_THAT(read_names(graph, "mb0.l0.fwd.unpermute"), ElementsAre("mb0.l0.returned", "mb0.l0.ids"));
 }
 
 TEST(StageGraph, RefusesWhatDoesNotFit) {

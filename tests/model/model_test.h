@@ -29,11 +29,28 @@ inline fs::path golden_folder(const std::string& name) {
     GTEST_SKIP() << "no golden model at " << ::farskip::testing::golden_folder(name);      \
   }
 
-/// The golden cases of the families whose tensors we can name.
-inline const std::vector<std::string> golden_names = {"instella_full",       "instella_range",   "instella_nogate",
-                                                      "instella_plain_rope", "deepseek_v2_lite", "deepseek_v2_group",
-                                                      "deepseek_v2_farskip", "deepseek_v3",      "moonlight",
-                                                      "qwen3_moe",           "mixtral",          "olmoe"};
+/// All golden cases.
+inline const std::vector<std::string> golden_names = {"instella_full",
+                                                      "instella_attn_only",
+                                                      "instella_mlp_only",
+                                                      "instella_range",
+                                                      "instella_off",
+                                                      "instella_nogate",
+                                                      "instella_plain_rope",
+                                                      "deepseek_v2_lite",
+                                                      "deepseek_v2_group",
+                                                      "deepseek_v2_yarn",
+                                                      "deepseek_v2_farskip",
+                                                      "deepseek_v3",
+                                                      "moonlight",
+                                                      "deepseek_v3_farskip",
+                                                      "qwen3_moe",
+                                                      "qwen3_moe_farskip",
+                                                      "llama4",
+                                                      "llama4_farskip",
+                                                      "mixtral",
+                                                      "mixtral_farskip",
+                                                      "olmoe"};
 
 inline nlohmann::json read_json(const fs::path& path) { return nlohmann::json::parse(read_file(path)); }
 
@@ -61,6 +78,20 @@ inline ModelConfig small_config() {
   config.attention.v_head_dim = 8;
   config.router.correction_bias = true;
   config.layers = {LayerKind::dense, LayerKind::moe, LayerKind::moe};
+  return config;
+}
+
+/// A small Llama-4: experts stacked in the checkpoint, a dense layer between.
+inline ModelConfig small_llama4_config(const char* architecture = "Llama4ForCausalLM") {
+  ModelConfig config = small_config();
+  config.architecture = architecture;
+  config.model_type = "llama4_text";
+  config.attention = {};
+  config.attention.num_heads = 2;
+  config.attention.num_kv_heads = 1;
+  config.attention.qk_rope_head_dim = config.attention.v_head_dim = 8;
+  config.router = {.scoring = Scoring::sigmoid, .by_logits = true, .weigh_input = true};
+  config.top_k = 1;
   return config;
 }
 

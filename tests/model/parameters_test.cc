@@ -16,7 +16,7 @@ using namespace testing;
 std::map<std::string, std::vector<int64_t>> tensors_of(const ParameterTable& table, bool with_buffers) {
   std::map<std::string, std::vector<int64_t>> tensors;
   for (const auto& info : table.parameters()) {
-    for (const auto& piece : info.pieces) EXPECT_TRUE(tensors.emplace(piece.name, piece.shape).second) << piece.name;
+    for (const auto& [name, shape] : info.tensors()) EXPECT_TRUE(tensors.emplace(name, shape).second) << name;
   }
   for (const auto& buffer : table.buffers()) {
     if (with_buffers) tensors.emplace(buffer.name, buffer.shape);
@@ -42,11 +42,32 @@ TEST(ParameterTable, NamesAndShapesOfGoldenModels) {
   }
 }
 
-TEST(ParameterTable, RefusesStackedExperts) {
-  ModelConfig config = small_config();
-  config.architecture = "Llama4ForCausalLM";
-  config.model_type = "llama4_text";
-  expect_error([&] { ParameterTable table(config); }, {"Llama4ForCausalLM", "stacked"});
+TEST(ParameterTable, StackedExpertsAreOneTensor) {
+  const ParameterTable table(small_llama4_config());
+  int num_stacks = 0;
+  for (const auto& info : table.parameters()) {
+    EXPECT_EQ(!info.stack.empty(), info.expert) << info.name;
+    if (info.stack.empty()) continue;
+    ++num_stacks;
+    const at::Tensor whole = at::arange(info.numel()).reshape(info.shape);
+    const auto tensors = info.tensors_of(whole);
+    ASSERT_EQ(tensors.size(), 1u);
+    EXPECT_EQ(tensors[0].first, info.tensors()[0].first);
+    EXPECT_EQ(tensors[0].second.sizes(), at::IntArrayRef(info.tensors()[0].second));
+    for (const auto& piece : info.pieces)
+      EXPECT_TRUE(at::equal(tensors[0].second[piece.expert].t(), piece.of(whole))) << piece.name;
+  }
+  EXPECT_EQ(num_stacks, 4);
+}
+
+TEST(ParameterTable, NamesOfTheWholeLlama4HaveAPrefix) {
+  const ParameterTable table(small_llama4_config("Llama4ForConditionalGeneration"));
+  for (const auto& [name, shape] : tensors_of(table, true)) EXPECT_EQ(name.rfind("language_model.", 0), 0u) << name;
+  EXPECT_TRUE(table.carries("vision_model.patch_embedding.linear.weight"));
+  EXPECT_TRUE(table.carries("language_model.model.layers.3.eh_proj.weight"));
+  EXPECT_FALSE(table.carries("language_model.model.layers.2.eh_proj.weight"));
+  EXPECT_FALSE(table.carries("language_model.model.norm.bias"));
+  EXPECT_FALSE(ParameterTable(small_config()).carries("vision_model.patch_embedding.linear.weight"));
 }
 
 TEST(ParameterTable, RolesAndStages) {

@@ -8,11 +8,11 @@ namespace {
 
 /// Routes one token whose logits are given: the router is the identity.
 Routing route_logits(const std::vector<double>& logits, const RouterConfig& config, int64_t top_k,
-                     const std::vector<double>& bias = {}) {
+                     const std::vector<double>& bias = {}, const at::Tensor& given = {}) {
   const int64_t num = static_cast<int64_t>(logits.size());
   const at::Tensor x = at::tensor(logits, at::kDouble).to(at::kFloat).view({1, num});
   const at::Tensor correction = bias.empty() ? at::Tensor() : at::tensor(bias, at::kDouble).to(at::kFloat);
-  return route(x, {at::eye(num), 0}, correction, config, top_k, nullptr);
+  return route(x, {at::eye(num), 0}, correction, config, top_k, nullptr, given);
 }
 
 std::vector<int64_t> ids(const Routing& routing) {
@@ -82,6 +82,24 @@ TEST(Router, TopOneSigmoid) {  // Llama-4
   const Routing routing = route_logits({-1, 0.5, 0.25}, config, 1);
   EXPECT_EQ(ids(routing), (std::vector<int64_t>{1}));
   EXPECT_NEAR(p(routing, 0), sigmoid(0.5), 1e-6);
+}
+
+TEST(Router, LogitsDecideWhereSigmoidsSaturate) {  // Llama-4
+  RouterConfig config;
+  config.scoring = Scoring::sigmoid;
+  EXPECT_EQ(ids(route_logits({20, 25, 30}, config, 1)), (std::vector<int64_t>{0})) << "all of them are 1 in fp32";
+  config.by_logits = true;
+  const Routing routing = route_logits({20, 25, 30}, config, 2);
+  EXPECT_EQ(ids(routing), (std::vector<int64_t>{2, 1}));
+  EXPECT_EQ(p(routing, 0), 1);
+}
+
+TEST(Router, GivenExpertsAreWeighedByTheirOwnScores) {
+  const Routing routing = route_logits({1, 2, 3, 0}, {}, 2, {}, at::tensor({3, 0}, at::kLong).view({1, 2}));
+  EXPECT_EQ(ids(routing), (std::vector<int64_t>{3, 0}));
+  const double sum = std::exp(1) + std::exp(2) + std::exp(3) + 1;
+  EXPECT_NEAR(p(routing, 0), 1 / sum, 1e-6);
+  EXPECT_NEAR(p(routing, 1), std::exp(1) / sum, 1e-6);
 }
 
 TEST(Router, TiesGoToTheLowerId) {

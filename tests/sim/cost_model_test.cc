@@ -74,6 +74,17 @@ TEST(CostModel, ComputeOfStages) {
   EXPECT_DOUBLE_EQ(us("mb0.l1.fwd.experts"), 6 * H * 32 * (T * 2) * (64 + 512) / 64);
 }
 
+TEST(CostModel, ChunksBoundTheWorkOfAttention) {
+  GraphCase made{"mm"};
+  ModelConfig model = made.model();
+  model.attention.layers = {{.rotary = true, .chunk = 32}, {.rotary = false, .chunk = 0}};
+  Workload load;
+  load.seq_length = 128;
+  const CostTable costs = model_costs(made.graph(), model, matrix_machine(), load);
+  auto us = [&](const char* node) { return costs.us[made.graph().find(node)]; };
+  EXPECT_DOUBLE_EQ(us("mb0.l1.fwd.attn_core") / us("mb0.l0.fwd.attn_core"), 128.0 / 32);
+}
+
 TEST(CostModel, GatheringRunsTheSameNumberOfRowsAsExchanging) {
   // Every rank sees all tokens but runs only its own experts on them.
   const GraphCase gather{"m", "farskip", Phase::prefill, "ep=4"};
