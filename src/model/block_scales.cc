@@ -4,15 +4,33 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string_view>
 
 namespace farskip {
 namespace {
+
+constexpr std::string_view scale_suffix = "_scale_inv";
 
 int64_t num_blocks(int64_t size, int64_t block) { return (size + block - 1) / block; }
 
 }  // namespace
 
-std::string scale_name(const std::string& weight) { return weight + "_scale_inv"; }
+std::string scale_name(const std::string& weight) { return weight + std::string(scale_suffix); }
+
+bool is_block_scaled(const SafetensorsReader& reader, const std::string& name) {
+  return reader.spec(name).dtype == at::kFloat8_e4m3fn;
+}
+
+bool is_block_scale(const SafetensorsReader& reader, const std::string& name) {
+  if (!name.ends_with(scale_suffix)) return false;
+  const std::string weight = name.substr(0, name.size() - scale_suffix.size());
+  return reader.contains(weight) && is_block_scaled(reader, weight);
+}
+
+at::Tensor read_weight(const SafetensorsReader& reader, const std::string& name, const std::vector<int64_t>& block) {
+  if (!is_block_scaled(reader, name)) return reader.tensor(name);
+  return dequantize(reader.tensor(name), reader.tensor(scale_name(name)), block);
+}
 
 std::string scale_problem(const SafetensorsReader& reader, const std::string& weight,
                           const std::vector<int64_t>& block) {

@@ -11,6 +11,7 @@
 #include "base/progress.h"
 #include "config/checkpoint_folder.h"
 #include "layer/export_config.h"
+#include "model/block_scales.h"
 #include "model/checkpoint.h"
 #include "model/folder_replacement.h"
 #include "model/safetensors_writer.h"
@@ -28,17 +29,23 @@ bool keeps_dtype(const std::string& name) {
 
 at::ScalarType target_dtype(const TensorSpec& spec, const ConvertOptions& options) {
   const bool weight = c10::isFloatingType(spec.dtype) && !keeps_dtype(spec.name);
-  return weight ? options.dtype.value_or(spec.dtype) : spec.dtype;
+  const bool scaled = spec.dtype == at::kFloat8_e4m3fn;
+  return weight ? options.dtype.value_or(scaled ? at::kBFloat16 : spec.dtype) : spec.dtype;
 }
 
 /// What is written, in this order: larger dtypes first, as the format has it.
-std::vector<TensorSpec> target_specs(const SafetensorsReader& reader, const ConvertOptions& options) {
+std::vector<TensorSpec> target_specs(const SafetensorsReader& reader, const ModelConfig& model,
+                                     const ConvertOptions& options) {
   std::vector<TensorSpec> specs;
   for (const auto& name : reader.names()) {
+    if (is_block_scale(reader, name)) continue;
     TensorSpec spec = reader.spec(name);
     if (c10::isFloatingType(spec.dtype) && c10::elementSize(spec.dtype) == 1) {
-      fail("{}: tensor {} is {}: 8-bit weights, which come with scales, are not converted", reader.source(), name,
-           safetensors_dtype(spec.dtype));
+      const std::string problem = is_block_scaled(reader, name) ? scale_problem(reader, name, model.weight_block)
+                                                                : "convert the checkpoint to BF16 first";
+      if (!problem.empty()) {
+        fail("{}: tensor {} is {}: {}", reader.source(), name, safetensors_dtype(spec.dtype), problem);
+      }
     }
     spec.dtype = target_dtype(spec, options);
     specs.push_back(std::move(spec));
@@ -91,7 +98,7 @@ ConvertReport convert_checkpoint(const std::string& in, const std::string& out, 
 
   const SafetensorsReader reader(folder);
   const TensorCheck check = check_tensors(reader, ParameterTable(model));
-  const auto specs = target_specs(reader, options);
+  const auto specs = target_specs(reader, model, options);
   if (!check.ok()) fail("{}: does not fit the model of its config.json:{}", reader.source(), check.to_string());
   for (const auto& spec : specs) report.bytes_written += spec.num_bytes();
 
@@ -99,9 +106,10 @@ ConvertReport convert_checkpoint(const std::string& in, const std::string& out, 
   check_room(replacement.temporary(), report.bytes_written);
   ShardedWriter writer(replacement.temporary(), specs, options.max_shard_bytes);
   for (const auto& spec : specs) {
-    writer.write(spec.name, reader.tensor(spec.name));
+    writer.write(spec.name, read_weight(reader, spec.name, model.weight_block));
     reader.release(spec.name);
     report.bytes_read += reader.spec(spec.name).num_bytes();
+    if (is_block_scaled(reader, spec.name)) report.bytes_read += reader.spec(scale_name(spec.name)).num_bytes();
     ++report.num_tensors;
     if (options.on_progress) options.on_progress(report.bytes_read, reader.bytes_in_all());
   }

@@ -31,8 +31,9 @@ struct ConvertReport {
 /// Writes the folder `out` from the folder `in` (a Hugging Face folder, or a run's checkpoints, of which the newest is
 /// taken), with export_config's names. Memory is bounded by the largest tensor, in both dtypes; `out` is written aside
 /// and renamed when complete. Tensors that the model does not use (layers for multi-token prediction) come along;
-/// router biases and frequencies keep their dtype. Throws Error where `out` exists, where the tensors do not fit
-/// config.json, for 8-bit weights, and where the disk is too small.
+/// router biases and frequencies keep their dtype, and 8-bit weights with block scales become bf16 (or `dtype`). Throws
+/// Error where `out` exists, where the tensors do not fit config.json, for other 8-bit weights, and where the disk is
+/// too small.
 ConvertReport convert_checkpoint(const std::string& in, const std::string& out, const ConvertOptions& options);
 
 }  // namespace farskip

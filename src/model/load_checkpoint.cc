@@ -28,10 +28,6 @@ bool ends_with(const std::string& name, std::string_view end) {
   return name.size() >= end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0;
 }
 
-bool is_block_scaled(const SafetensorsReader& reader, const std::string& name) {
-  return reader.spec(name).dtype == at::kFloat8_e4m3fn;
-}
-
 void check_tensor(const SafetensorsReader& reader, const std::string& name, const std::vector<int64_t>& shape,
                   const std::vector<int64_t>& weight_block, TensorCheck& check) {
   if (!reader.contains(name)) return check.missing.push_back(name);
@@ -120,11 +116,7 @@ LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters) 
   if (!check.ok()) fail("{}: does not fit the model of its config.json:{}", reader.source(), check.to_string());
   report.ignored = check.ignored;
   const auto read = [&](const std::string& name, const at::Tensor& to) {
-    if (is_block_scaled(reader, name)) {
-      to.copy_(dequantize(reader.tensor(name), reader.tensor(scale_name(name)), table.weight_block()));
-    } else {
-      to.copy_(reader.tensor(name));
-    }
+    to.copy_(read_weight(reader, name, table.weight_block()));
     reader.release(name);
     ++report.num_tensors;
   };

@@ -2,14 +2,15 @@
 # Two ranks over Gloo train for MINUTES (`60_soak.sh MINUTES`, default 10) under faults, and undisturbed beside it the same
 # steps. Ranks stand still for moments (SIGSTOP), a connection between them is dropped, a rank is killed; the run
 # goes on from its last checkpoint after those. Expected: nothing hangs (a fault that ends the run ends it within
-# $exit_limit seconds, and a started run trains within $start_limit), memory does not grow (anonymous memory of each rank, in
-# the median of the run's lives by at most $slope_limit KiB a minute, first minutes left out: a leak shows in each life, a
-# pool that grows once does not), and each loss and gradient norm has the digits of the undisturbed run.
+# $exit_limit seconds, and a started run trains within $start_limit: START_LIMIT where other work takes the processors),
+# memory does not grow (anonymous memory of each rank, in the median of the run's lives by at most $slope_limit KiB a
+# minute, first minutes left out: a leak shows in each life, a pool that grows once does not), and each loss and gradient
+# norm has the digits of the undisturbed run.
 # time limit: 9000
 set -eEuo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
 minutes=${1:-10}
-exit_limit=40 start_limit=90 slope_limit=1024 log_interval=100
+exit_limit=40 start_limit=${START_LIMIT:-90} slope_limit=1024 log_interval=100
 farskip=${FARSKIP:-$PWD/build/farskip}
 [ -x "$farskip" ] || { echo "make build comes first"; exit 77; }
 work=$(mktemp -d /tmp/farskip_soak.XXXXXX)

@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include "config/checkpoint_folder.h"
 #include "layer/export_config.h"
+#include "model/block_scales.h"
 #include "model/checkpoint.h"
 #include "model/convert_checkpoint.h"
 #include "model/initialize.h"
@@ -127,6 +129,38 @@ TEST_F(Convert, FilesBesideTheWeightsComeAlong) {
   EXPECT_THAT(report.left_out, ::testing::Contains("pytorch_model.bin"));
 }
 
+TEST_F(Convert, BlockScaledWeightsBecomePlainOnes) {
+  fs::create_directory(folder / "in");
+  auto config = read_json(golden("moonlight") + "/config.json");
+  config["quantization_config"] = {{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"weight_block_size", {16, 16}}};
+  write_file(folder / "in/config.json", config.dump());
+  const SafetensorsReader original(golden("moonlight"));
+  std::map<std::string, at::Tensor> tensors;
+  int num_scaled = 0;
+  for (const auto& name : original.names()) {
+    const at::Tensor tensor = original.tensor(name);
+    const bool scaled = name.find("_proj.weight") != std::string::npos;
+    tensors[name] = scaled ? tensor.to(at::kFloat8_e4m3fn) : tensor;
+    const auto blocks = [&](int64_t dim) { return (tensor.size(dim) + 15) / 16; };
+    if (scaled) tensors[scale_name(name)] = at::full({blocks(0), blocks(1)}, 0.5f + 0.25f * (num_scaled++ % 3));
+  }
+  save_safetensors(folder / "in/model.safetensors", {tensors.begin(), tensors.end()});
+  const auto report = convert_checkpoint(folder / "in", folder / "out", {});
+  const SafetensorsReader in(folder / "in"), out(folder / "out");
+  EXPECT_GT(num_scaled, 20);
+  EXPECT_EQ(out.names(), original.names());
+  EXPECT_EQ(report.bytes_read, in.bytes_in_all());
+  EXPECT_FALSE(read_json(folder / "out/config.json").contains("quantization_config"));
+  for (const auto& name : out.names()) {
+    EXPECT_EQ(out.spec(name).dtype, is_block_scaled(in, name) ? at::kBFloat16 : in.spec(name).dtype) << name;
+  }
+  const auto table = make_table(golden_config("moonlight"));
+  ParameterSet direct(make_table(load_model_config(folder / "in")), {}), converted(table, {});
+  load_checkpoint(folder / "in", direct);
+  load_checkpoint(folder / "out", converted);
+  for (int id = 0; id < direct.size(); ++id) EXPECT_TRUE(at::equal(direct.value(id), converted.value(id)));
+}
+
 TEST_F(Convert, RefusesAndLeavesNothing) {
   fs::create_directory(folder / "there");
   expect_error([&] { convert("olmoe", "there"); }, {"there", "exists already", "choose another name"});
@@ -140,7 +174,7 @@ TEST_F(Convert, RefusesAndLeavesNothing) {
   save_safetensors(folder / "in/model.safetensors", {{"model.norm.weight", at::ones({3})}, {"odd", at::ones({1})}});
   expect_error([&] { convert_checkpoint(folder / "in", folder / "out", {}); }, {"missing", "1 unexpected: odd", "[3]"});
   save_safetensors(folder / "in/model.safetensors", {{"w", at::ones({3}).to(at::kFloat8_e4m3fn)}});
-  expect_error([&] { convert_checkpoint(folder / "in", folder / "out", {}); }, {"F8_E4M3", "8-bit"});
+  expect_error([&] { convert_checkpoint(folder / "in", folder / "out", {}); }, {"F8_E4M3", "BF16"});
   EXPECT_FALSE(fs::exists(folder / "out"));
   EXPECT_FALSE(fs::exists(folder / "out.tmp"));
 }
