@@ -46,8 +46,9 @@ void products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weig
   deal(static_cast<int64_t>(active.size()) * num_panels, worth_it, [&](int64_t item) {
     const int64_t expert = active[item / num_panels], first = item % num_panels * at_once, row = offsets[expert];
     kernel({x_data + row * x.stride(0), x.stride(0), offsets[expert + 1] - row, weight.row(expert, first),
-            weight.format, std::min(at_once, weight.num_rows - first), weight.depth,
-            bias_data == nullptr ? nullptr : bias_data + first, out_data + row * out.stride(0) + first, out.stride(0)});
+            row_bytes(weight.format, weight.depth), weight.format, std::min(at_once, weight.num_rows - first),
+            weight.depth, bias_data == nullptr ? nullptr : bias_data + first, out_data + row * out.stride(0) + first,
+            out.stride(0)});
   });
 }
 
@@ -62,7 +63,7 @@ void portable_product(const RowProduct<T>& p) {
     }
   });
   for (int64_t n = 0; n < p.num_w; ++n) {
-    decode_row(p.format, p.w + n * row_bytes(p.format, p.depth), p.depth, w.data());
+    decode_row(p.format, p.w + n * p.w_stride, p.depth, w.data());
     for_machine(0, p.depth, [w = w.data()](int64_t begin, int64_t end) FARSKIP_INLINE {
       for (int64_t k = begin; k < end; ++k) w[k] = static_cast<float>(static_cast<T>(w[k]));
     });

@@ -27,6 +27,7 @@ struct RowProduct {
   const T* x;
   int64_t x_stride, num_x;
   const std::byte* w;
+  int64_t w_stride;  ///< in bytes
   WeightFormat format;
   int64_t num_w, depth;
   const T* bias;  ///< [num_w], or null
