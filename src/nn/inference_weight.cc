@@ -1,0 +1,125 @@
+#include "nn/inference_weight.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <array>
+#include <optional>
+
+#include "base/error.h"
+#include "nn/row_products.h"
+
+namespace farskip::nn {
+namespace {
+
+WeightFormat format_for(Quantization quantization, at::ScalarType type) {
+  const WeightFormat own = format_of(type);
+  return quantization == Quantization::none   ? own
+         : quantization == Quantization::int8 ? WeightFormat::int8
+                                              : WeightFormat::int4;
+}
+
+bool quantized(WeightFormat format) { return format == WeightFormat::int8 || format == WeightFormat::int4; }
+
+/// Of one product with a matrix: from how many rows on the library is faster than rows times rows.
+constexpr int64_t library_rows = 1 << 30;
+
+}  // namespace
+
+Quantization parse_quantization(const std::string& text) {
+  if (text == "none") return Quantization::none;
+  if (text == "int8") return Quantization::int8;
+  if (text == "int4") return Quantization::int4;
+  fail("quantization {}: choose none, int8 or int4", text);
+}
+
+InferenceWeight::InferenceWeight(at::IntArrayRef shape, at::ScalarType dtype, Quantization quantization)
+    : stacked_(shape.size() == 3), format_(format_for(quantization, dtype)) {
+  FARSKIP_CHECK(shape.size() == 2 || shape.size() == 3, "a weight is [N, K] or [E, N, K]");
+  num_experts_ = stacked_ ? shape[0] : 1;
+  num_rows_ = shape[shape.size() - 2];
+  depth_ = shape.back();
+  storage_ = quantized(format_) ? at::zeros({num_experts_, num_rows_, row_bytes(format_, depth_)}, at::kByte)
+                                : at::zeros(shape, dtype);
+}
+
+InferenceWeight::InferenceWeight(const at::Tensor& weight, Quantization quantization) {
+  if (quantization == Quantization::none && weight.is_contiguous()) {
+    FARSKIP_CHECK(weight.dim() == 2 || weight.dim() == 3, "a weight is [N, K] or [E, N, K]");
+    format_ = format_of(weight.scalar_type());
+    storage_ = weight.detach();
+    stacked_ = weight.dim() == 3;
+    num_experts_ = stacked_ ? weight.size(0) : 1;
+    num_rows_ = weight.size(-2);
+    depth_ = weight.size(-1);
+    return;
+  }
+  *this = InferenceWeight(weight.sizes(), weight.scalar_type(), quantization);
+  for (int64_t e = 0; e < num_experts_; ++e) put(stacked_ ? weight[e] : weight, 0, e);
+}
+
+const std::byte* InferenceWeight::row(int64_t expert, int64_t first_row) const {
+  return static_cast<const std::byte*>(storage_.const_data_ptr()) +
+         (expert * num_rows_ + first_row) * row_bytes(format_, depth_);
+}
+
+void InferenceWeight::put(const at::Tensor& rows, int64_t first_row, int64_t expert) {
+  if (rows.dim() != 2 || rows.size(1) != depth_ || first_row < 0 || first_row + rows.size(0) > num_rows_ ||
+      expert < 0 || expert >= num_experts_) {
+    fail("a tensor of {} does not fit at row {} of expert {} of a weight of {} x {} x {}", c10::str(rows.sizes()),
+         first_row, expert, num_experts_, num_rows_, depth_);
+  }
+  if (quantized(format_)) {
+    quantize(rows, format_, const_cast<std::byte*>(row(expert, first_row)));
+  } else {
+    const at::Tensor matrix = stacked_ ? storage_[expert] : storage_;
+    matrix.narrow(0, first_row, rows.size(0)).copy_(rows);
+  }
+}
+
+at::Tensor InferenceWeight::decoded() const {
+  if (!quantized(format_)) return storage_.to(at::kFloat);
+  const at::Tensor out = at::empty({num_experts_, num_rows_, depth_}, at::kFloat);
+  float* data = out.data_ptr<float>();
+  at::parallel_for(0, num_experts_ * num_rows_, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) decode_row(format_, row(0, n), depth_, data + n * depth_);
+  });
+  return stacked_ ? out : out[0];
+}
+
+at::Tensor InferenceWeight::product(const at::Tensor& x, const int64_t* offsets, const at::Tensor& bias,
+                                    const ProductOptions& options) const {
+  if (x.size(-1) != depth_) fail("{} elements a row times a weight of {} x {}", x.size(-1), num_rows_, depth_);
+  if (x.scalar_type() != at::kFloat && (x.scalar_type() != at::kBFloat16 || format_ == WeightFormat::fp32)) {
+    fail("activations of {} times weights of {}; compute in float32, or load the model in bfloat16",
+         c10::toString(x.scalar_type()), c10::toString(storage_.scalar_type()));
+  }
+  const at::Tensor rows = x.stride(1) == 1 || depth_ <= 1 ? x : x.contiguous();
+  const at::Tensor out = at::empty({x.size(0), num_rows_}, x.options());
+  row_products(out, rows, {format_, row(0, 0), num_experts_, num_rows_, depth_}, offsets, bias, options.portable);
+  return out;
+}
+
+at::Tensor InferenceWeight::multiply(const at::Tensor& x, const at::Tensor& bias, const ProductOptions& options) const {
+  FARSKIP_CHECK(!stacked_, "a stack of experts needs multiply_experts");
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = num_rows_;
+  const int64_t num_rows = x.numel() / std::max<int64_t>(1, x.size(-1));
+  if (!quantized(format_) && !options.batch_invariant && num_rows >= library_rows &&
+      x.scalar_type() == storage_.scalar_type()) {
+    return at::linear(x, storage_, bias.defined() ? std::optional(bias) : std::nullopt);
+  }
+  const std::array<int64_t, 2> offsets = {0, num_rows};
+  return product(x.reshape({num_rows, x.size(-1)}), offsets.data(), bias, options).view(shape);
+}
+
+at::Tensor InferenceWeight::multiply_experts(const at::Tensor& x, const at::Tensor& offsets,
+                                             const ProductOptions& options) const {
+  FARSKIP_CHECK(offsets.numel() == num_experts_ + 1 && offsets.scalar_type() == at::kLong && offsets.is_contiguous(),
+                "offsets of another number of experts");
+  const int64_t* offset = offsets.const_data_ptr<int64_t>();
+  FARSKIP_CHECK(offset[0] == 0 && offset[num_experts_] == x.size(0), "offsets of another number of rows");
+  return product(x, offset, {}, options);
+}
+
+}  // namespace farskip::nn

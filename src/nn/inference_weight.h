@@ -1,0 +1,73 @@
+#pragma once
+// Weights as inference multiplies with them: as they are or quantised, one matrix or a stack of experts. M rows, K
+// inner size, N columns of the product, E experts.
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "nn/weight_format.h"
+
+namespace farskip::nn {
+
+/// What a weight is kept as: its own elements, or blocks of 8 or 4 bits (see weight_format.h), that is 8.5 or 5 bits an
+/// element.
+enum class Quantization : uint8_t { none, int8, int4 };
+
+/// "none", "int8" or "int4". Throws Error for others, naming these.
+Quantization parse_quantization(const std::string& text);
+
+struct ProductOptions {
+  /// The bits of a row of the result are a function of that row and the weight alone: neither of the other rows, their
+  /// number, nor of threads. Otherwise products of many rows may be the library's, where that is faster.
+  bool batch_invariant = false;
+  /// Computes as on a processor without AVX-512 (for tests).
+  bool portable = false;
+};
+
+class InferenceWeight {
+ public:
+  InferenceWeight() = default;
+  /// [N, K] or [E, N, K] of fp32 or bf16. Not quantised, it is the tensor itself: no second copy. Quantised, it no
+  /// longer needs the tensor.
+  explicit InferenceWeight(const at::Tensor& weight, Quantization quantization = Quantization::none);
+  /// Zeros of a shape [N, K] or [E, N, K], to be filled by put(). `dtype`: of the elements where not quantised.
+  InferenceWeight(at::IntArrayRef shape, at::ScalarType dtype, Quantization quantization);
+
+  /// Writes rows [first_row, first_row + n) of an expert from [n, K] of fp32 or bf16, quantising them: a model is
+  /// loaded tensor by tensor and never whole in its own type. Throws Error where the shape does not fit, and for
+  /// elements that are not finite where they are quantised.
+  void put(const at::Tensor& rows, int64_t first_row = 0, int64_t expert = 0);
+
+  bool defined() const { return storage_.defined(); }
+  int64_t num_experts() const { return num_experts_; }
+  int64_t rows() const { return num_rows_; }  ///< N
+  int64_t depth() const { return depth_; }    ///< K
+  WeightFormat format() const { return format_; }
+  /// Bytes that the elements take.
+  int64_t nbytes() const { return num_experts_ * num_rows_ * row_bytes(format_, depth_); }
+  /// The elements in fp32, [N, K] or [E, N, K]: exactly those that products read, but for their rounding to the type of
+  /// x.
+  at::Tensor decoded() const;
+
+  /// x [..., K] W^T + bias -> [..., N] in the type of x, fp32 or bf16, summed in fp32 and rounded once. bias [N] in
+  /// x's type, or undefined. Elements of quantised weights are rounded to the type of x before. A weight of fp32 takes
+  /// x of fp32 only. REQUIRES: one matrix, not a stack.
+  at::Tensor multiply(const at::Tensor& x, const at::Tensor& bias = {}, const ProductOptions& options = {}) const;
+
+  /// y[m] = W_e x[m] for the rows offsets[e] <= m < offsets[e+1] of each expert: x [M, K], offsets [E+1] int64 on the
+  /// host, returns [M, N]. Experts without rows are not read.
+  at::Tensor multiply_experts(const at::Tensor& x, const at::Tensor& offsets, const ProductOptions& options = {}) const;
+
+ private:
+  at::Tensor product(const at::Tensor& x, const int64_t* offsets, const at::Tensor& bias,
+                     const ProductOptions& options) const;
+  const std::byte* row(int64_t expert, int64_t first_row) const;
+
+  at::Tensor storage_;  ///< the weight itself, or bytes [E, N, row_bytes]
+  int64_t num_experts_ = 0, num_rows_ = 0, depth_ = 0;
+  bool stacked_ = false;
+  WeightFormat format_ = WeightFormat::fp32;
+};
+
+}  // namespace farskip::nn

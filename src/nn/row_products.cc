@@ -1,0 +1,96 @@
+#include "nn/row_products.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+#include "base/error.h"
+#include "nn/for_machine.h"
+#include "nn/tiles.h"
+
+namespace farskip::nn {
+namespace {
+
+/// Calls f(item) for each of [0, num_items), on all threads where it is worth it: each takes the next one when it is
+/// done.
+template <typename F>
+void deal(int64_t num_items, bool worth_it, const F& f) {
+  std::atomic<int64_t> next = 0;
+  const int64_t num_threads = worth_it ? std::min<int64_t>(at::get_num_threads(), num_items) : 1;
+  at::parallel_for(0, num_threads, 1, [&](int64_t, int64_t) {
+    for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < num_items;) f(item);
+  });
+}
+
+/// Rows of a weight that fit into a core's cache beside other things once they are decoded.
+int64_t panel_rows(int64_t bytes_of_row) {
+  return std::clamp<int64_t>((1 << 18) / std::max<int64_t>(1, bytes_of_row) / 4 * 4, 4, 64);
+}
+
+template <typename T>
+void products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weight, const int64_t* offsets,
+              const at::Tensor& bias, void (*kernel)(const RowProduct<T>&)) {
+  std::vector<int64_t> active;
+  for (int64_t e = 0; e < weight.num_experts; ++e) {
+    if (offsets[e + 1] > offsets[e]) active.push_back(e);
+  }
+  const int64_t at_once = panel_rows(weight.depth * static_cast<int64_t>(sizeof(T)));
+  const int64_t num_panels = (weight.num_rows + at_once - 1) / at_once;
+  const bool worth_it = x.size(0) * weight.num_rows * weight.depth >= 1 << 16;
+  const T* bias_data = bias.defined() ? bias.const_data_ptr<T>() : nullptr;
+  const T* x_data = x.const_data_ptr<T>();
+  T* out_data = out.data_ptr<T>();
+  deal(static_cast<int64_t>(active.size()) * num_panels, worth_it, [&](int64_t item) {
+    const int64_t expert = active[item / num_panels], first = item % num_panels * at_once, row = offsets[expert];
+    kernel({x_data + row * x.stride(0), x.stride(0), offsets[expert + 1] - row, weight.row(expert, first),
+            row_bytes(weight.format, weight.depth), weight.format, std::min(at_once, weight.num_rows - first),
+            weight.depth, bias_data == nullptr ? nullptr : bias_data + first, out_data + row * out.stride(0) + first,
+            out.stride(0)});
+  });
+}
+
+}  // namespace
+
+template <typename T>
+void portable_product(const RowProduct<T>& p) {
+  std::vector<float> x(p.num_x * p.depth), w(p.depth);
+  for_machine(0, p.num_x, [&, x = x.data()](int64_t begin, int64_t end) FARSKIP_INLINE {
+    for (int64_t m = begin; m < end; ++m) {
+      for (int64_t k = 0; k < p.depth; ++k) x[m * p.depth + k] = static_cast<float>(p.x[m * p.x_stride + k]);
+    }
+  });
+  for (int64_t n = 0; n < p.num_w; ++n) {
+    decode_row(p.format, p.w + n * p.w_stride, p.depth, w.data());
+    for_machine(0, p.depth, [w = w.data()](int64_t begin, int64_t end) FARSKIP_INLINE {
+      for (int64_t k = begin; k < end; ++k) w[k] = static_cast<float>(static_cast<T>(w[k]));
+    });
+    const float start = p.bias == nullptr ? 0.0F : static_cast<float>(p.bias[n]);
+    for_machine(0, p.num_x, [&, x = x.data(), w = w.data()](int64_t begin, int64_t end) FARSKIP_INLINE {
+      for (int64_t m = begin; m < end; ++m) {
+        const float* row = x + m * p.depth;
+        const float sum = lane_sum<float>(p.depth, [=](int64_t k) FARSKIP_INLINE { return row[k] * w[k]; });
+        p.out[m * p.out_stride + n] = static_cast<T>(sum + start);
+      }
+    });
+  }
+}
+
+template void portable_product<float>(const RowProduct<float>&);
+template void portable_product<at::BFloat16>(const RowProduct<at::BFloat16>&);
+
+void row_products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weight, const int64_t* offsets,
+                  const at::Tensor& bias, bool portable) {
+  FARSKIP_CHECK(x.size(1) == weight.depth && (x.size(1) <= 1 || x.stride(1) == 1), "rows of x");
+  const bool wide = !portable && tiles::supported(x.scalar_type());
+  if (x.scalar_type() == at::kFloat) {
+    products<float>(out, x, weight, offsets, bias, wide ? wide_product<float> : portable_product<float>);
+  } else {
+    products<at::BFloat16>(out, x, weight, offsets, bias,
+                           wide ? wide_product<at::BFloat16> : portable_product<at::BFloat16>);
+  }
+}
+
+}  // namespace farskip::nn

@@ -1,0 +1,52 @@
+#pragma once
+// Products of the rows of activations with the rows of weights, y = x W^T, as inference needs them: W is read once, as
+// it lies in memory, whether x has one row or many. An element of the result is a sum of 16 interleaved partial sums
+// over K, in fp32, which are then added by halves. So its bits depend on its two rows alone, not on how many others
+// there are, nor on threads.
+
+#include <ATen/core/Tensor.h>
+
+#include "nn/weight_format.h"
+
+namespace farskip::nn {
+
+/// Experts' matrices [N, K], row behind row, expert behind expert.
+struct WeightRows {
+  WeightFormat format;
+  const std::byte* data;
+  int64_t num_experts, num_rows, depth;
+
+  const std::byte* row(int64_t expert, int64_t index) const {
+    return data + (expert * num_rows + index) * row_bytes(format, depth);
+  }
+};
+
+/// Some rows of x times some rows of a weight. T: float or at::BFloat16.
+template <typename T>
+struct RowProduct {
+  const T* x;
+  int64_t x_stride, num_x;
+  const std::byte* w;
+  int64_t w_stride;  ///< in bytes
+  WeightFormat format;
+  int64_t num_w, depth;
+  const T* bias;  ///< [num_w], or null
+  T* out;         ///< [num_x, num_w]
+  int64_t out_stride;
+};
+
+/// On any processor.
+template <typename T>
+void portable_product(const RowProduct<T>& product);
+
+/// With 512-bit vectors. REQUIRES: tiles::supported() of T.
+template <typename T>
+void wide_product(const RowProduct<T>& product);
+
+/// out [M, N]: out[m] = W_e x[m] + bias for the rows offsets[e] <= m < offsets[e+1] of each expert. Panels of the
+/// weights of experts that have rows are dealt among threads. x [M, K] with dense rows; bias [N] or undefined; all
+/// three of one type. `portable`: although the processor has wider vectors.
+void row_products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weight, const int64_t* offsets,
+                  const at::Tensor& bias, bool portable);
+
+}  // namespace farskip::nn
