@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "cli/model_text.h"
 #include "data/byte_tokenizer.h"
 #include "data/indexed_dataset.h"
 #include "tokenizer/tokenizer.h"
@@ -39,15 +40,7 @@ std::vector<int32_t> text_tokens(const std::string& text, const std::string& fol
     tokens.resize(std::min<size_t>(tokens.size(), static_cast<size_t>(max_tokens)));
     return tokens;
   }
-  // Any text of a model with another tokenizer would be noise to it.
-  if (model.vocab_size < ByteTokenizer::kNumIds || model.vocab_size > ByteTokenizer::kVocabSize) {
-    fail(
-        "{}: {} holds no tokenizer, and bytes are no tokens of a model with a vocabulary of {} (byte models have {} to "
-        "{}); put the model's tokenizer there, or give data that `farskip prepare` or Megatron made with it: the "
-        "PREFIX "
-        "of PREFIX.bin and PREFIX.idx",
-        text, folder, model.vocab_size, ByteTokenizer::kNumIds, ByteTokenizer::kVocabSize);
-  }
+  check_byte_model(text, folder, model);
   auto tokens = ByteTokenizer::encode(read_file(text));
   tokens.resize(std::min<size_t>(tokens.size(), static_cast<size_t>(max_tokens)));
   return tokens;

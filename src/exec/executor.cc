@@ -136,7 +136,7 @@ void Executor::Run::run_backward(NodeId id) {
 void Executor::Run::run_wgrad(const Node& node) {
   at::NoGradGuard no_grad;
   segments[graph.saved_by(node)]->queue().drain([&](int parameter, const at::Tensor& gradient) {
-    nn::accumulate_(e.parameters_.main_grad(parameter), gradient);
+    nn::accumulate_(e.parameters_->main_grad(parameter), gradient);
   });
   segments[graph.saved_by(node)].reset();
 }
@@ -193,6 +193,14 @@ void Executor::Run::execute() {
 
 Executor::Executor(const StageGraph& graph, Schedule schedule, const StageMath& math, ParameterSet& parameters,
                    const Communicators& communicators, StepHooks* hooks, ExecutorOptions options)
+    : Executor(graph, std::move(schedule), math, &parameters, communicators, hooks, std::move(options)) {}
+
+Executor::Executor(const StageGraph& graph, Schedule schedule, const StageMath& math,
+                   const Communicators& communicators, ExecutorOptions options)
+    : Executor(graph, std::move(schedule), math, nullptr, communicators, nullptr, std::move(options)) {}
+
+Executor::Executor(const StageGraph& graph, Schedule schedule, const StageMath& math, ParameterSet* parameters,
+                   const Communicators& communicators, StepHooks* hooks, ExecutorOptions options)
     : graph_(graph),
       schedule_(std::move(schedule)),
       math_(math),
@@ -201,6 +209,7 @@ Executor::Executor(const StageGraph& graph, Schedule schedule, const StageMath& 
       hooks_(hooks),
       options_(std::move(options)) {
   validate(graph_, schedule_);
+  FARSKIP_CHECK(graph_.options().scope == Scope::forward || parameters_ != nullptr, "gradients need parameters");
   FARSKIP_CHECK(graph_.options().scope != Scope::step || hooks_ != nullptr, "a step graph needs hooks");
   for (const Value& value : graph_.values()) num_readers_.push_back(static_cast<int>(value.readers.size()));
   for (NodeId id = 0; id < graph_.num_nodes(); ++id) names_.push_back(graph_.name(id));
@@ -213,7 +222,7 @@ StepResult Executor::run(std::vector<Batch> microbatches) {
     fail("{} microbatches for a graph of {}", microbatches.size(), graph_.options().num_microbatches);
   }
   Run run(*this, std::move(microbatches));
-  if (run.differentiate) parameters_.zero_grad();
+  if (run.differentiate) parameters_->zero_grad();
   try {
     run.execute();
   } catch (...) {

@@ -60,6 +60,9 @@ class Executor {
   /// graph has no step nodes. Everything given must outlive the executor.
   Executor(const StageGraph& graph, Schedule schedule, const StageMath& math, ParameterSet& parameters,
            const Communicators& communicators, StepHooks* hooks = nullptr, ExecutorOptions options = {});
+  /// For forward graphs: no parameters receive anything.
+  Executor(const StageGraph& graph, Schedule schedule, const StageMath& math, const Communicators& communicators,
+           ExecutorOptions options = {});
   ~Executor();
 
   /// Executes one step on this rank's microbatches. All ranks of the communicators call it. Throws Error where a
@@ -69,11 +72,14 @@ class Executor {
   const Schedule& schedule() const { return schedule_; }
 
  private:
+  Executor(const StageGraph& graph, Schedule schedule, const StageMath& math, ParameterSet* parameters,
+           const Communicators& communicators, StepHooks* hooks, ExecutorOptions options);
+
   struct Run;  // state of one step
   const StageGraph& graph_;
   Schedule schedule_;
   const StageMath& math_;
-  ParameterSet& parameters_;
+  ParameterSet* parameters_;
   const Communicators& communicators_;
   StepHooks* hooks_;
   ExecutorOptions options_;

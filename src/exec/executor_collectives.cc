@@ -54,8 +54,8 @@ void Executor::Run::launch(NodeId id) {
         break;
       }
       std::vector<at::Tensor> flat;
-      for (int p : parameters_of(e.parameters_.table(), bucket_of(node)))
-        flat.push_back(e.parameters_.main_grad(p).flatten());
+      for (int p : parameters_of(e.parameters_->table(), bucket_of(node)))
+        flat.push_back(e.parameters_->main_grad(p).flatten());
       in_flight[id] = transport.all_reduce(at::cat(flat), name);
       break;
     }
@@ -103,8 +103,8 @@ void Executor::Run::await(NodeId id) {
         break;
       }
       int64_t offset = 0;
-      for (int p : parameters_of(e.parameters_.table(), bucket_of(node))) {
-        at::Tensor& gradient = e.parameters_.main_grad(p);
+      for (int p : parameters_of(e.parameters_->table(), bucket_of(node))) {
+        at::Tensor& gradient = e.parameters_->main_grad(p);
         gradient.copy_(received.narrow(0, offset, gradient.numel()).view_as(gradient));
         offset += gradient.numel();
       }

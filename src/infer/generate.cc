@@ -3,53 +3,153 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "base/error.h"
-#include "base/philox.h"
-#include "infer/sequence_logits.h"
-#include "model/checkpoint.h"
+#include "base/files.h"
+#include "base/progress.h"
+#include "infer/decoder.h"
 
 namespace farskip {
 namespace {
 
-/// Draws from softmax(logits / temperature); the largest for temperature 0 (the smaller id among equals).
-int32_t sample(const at::Tensor& logits_V, double temperature, Philox& random) {
-  if (temperature == 0) return static_cast<int32_t>(logits_V.argmax().item<int64_t>());
-  const at::Tensor cumulated = at::cumsum(at::softmax(logits_V.to(at::kDouble) / temperature, 0), 0).contiguous();
-  const double point = static_cast<double>(random.next() >> 11) * 0x1p-53 * cumulated[-1].item<double>();
-  const double* begin = cumulated.data_ptr<double>();
-  return static_cast<int32_t>(std::upper_bound(begin, begin + cumulated.numel() - 1, point) - begin);
+void check_prompts(const ModelConfig& config, const std::vector<std::vector<int32_t>>& prompts, int64_t max_positions) {
+  for (const auto& prompt : prompts) {
+    if (prompt.empty()) fail("the prompt is empty; give at least one token to continue");
+    if (std::ssize(prompt) >= max_positions) {
+      fail("a prompt of {} tokens leaves no room for others: the model is run with {} positions", prompt.size(),
+           max_positions);
+    }
+    for (const int32_t id : prompt) {
+      if (id < 0 || id >= config.vocab_size)
+        fail("prompt token {} is outside the model's vocabulary of {}", id, config.vocab_size);
+    }
+  }
+}
+
+/// The sequences that are still growing, in the order of the prompts.
+class Generation {
+ public:
+  Generation(Decoder& decoder, const std::vector<std::vector<int32_t>>& prompts, const GenerateOptions& options,
+             const OnToken& on_token, GenerateReport& report)
+      : decoder_(decoder), prompts_(prompts), options_(options), on_token_(on_token), report_(report) {
+    for (size_t i = 0; i < prompts.size(); ++i) samplers_.emplace_back(options.sampling, i, prompts[i]);
+    report_.sequences.resize(prompts.size());
+    sequence_.resize(prompts.size());
+  }
+
+  /// Prompts one by one: together they would be no faster, and their first tokens would come later.
+  void prefill() {
+    const double begin = monotonic_seconds();
+    for (size_t i = 0; i < prompts_.size() && options_.max_tokens > 0; ++i) {
+      sequence_[i] = decoder_.add();
+      report_.prompt_tokens += std::ssize(prompts_[i]);
+      active_.push_back(i);
+      draw(i, decoder_.step({{sequence_[i], prompts_[i]}})[0]);
+    }
+    report_.prefill_s = monotonic_seconds() - begin;
+    forget_ended();
+  }
+
+  void decode() {
+    const double begin = monotonic_seconds();
+    while (!active_.empty()) {
+      std::vector<DecoderInput> inputs;
+      for (const size_t i : active_) inputs.push_back(next_input(i));
+      const at::Tensor logits = decoder_.step(inputs);
+      report_.decode_tokens += std::ssize(active_);
+      for (size_t n = 0; n < active_.size(); ++n) draw(active_[n], logits[static_cast<int64_t>(n)]);
+      forget_ended();
+    }
+    report_.decode_s = monotonic_seconds() - begin;
+  }
+
+ private:
+  DecoderInput next_input(size_t i) {
+    const auto& made = report_.sequences[i].tokens;
+    if (options_.use_cache) return {sequence_[i], {made.back()}};
+    decoder_.truncate(sequence_[i], 0);
+    std::vector<int32_t> all = prompts_[i];
+    all.insert(all.end(), made.begin(), made.end());
+    return {sequence_[i], std::move(all)};
+  }
+
+  void draw(size_t i, const at::Tensor& logits) {
+    GeneratedSequence& sequence = report_.sequences[i];
+    const int32_t token = samplers_[i].next(logits);
+    const auto& stops = options_.stop_tokens;
+    if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
+      sequence.finish_reason = "stop";
+      return;
+    }
+    sequence.tokens.push_back(token);
+    if (on_token_ && !on_token_(i, token)) {
+      sequence.finish_reason = "stop";
+    } else if (std::ssize(sequence.tokens) >= options_.max_tokens ||
+               std::ssize(prompts_[i]) + std::ssize(sequence.tokens) >= decoder_.max_positions()) {
+      sequence.finish_reason = "length";
+    }
+  }
+
+  void forget_ended() {
+    std::erase_if(active_, [&](size_t i) {
+      if (report_.sequences[i].finish_reason.empty()) return false;
+      decoder_.remove(sequence_[i]);
+      return true;
+    });
+  }
+
+  Decoder& decoder_;
+  const std::vector<std::vector<int32_t>>& prompts_;
+  const GenerateOptions& options_;
+  const OnToken& on_token_;
+  GenerateReport& report_;
+  std::vector<Sampler> samplers_;
+  std::vector<int64_t> sequence_;
+  std::vector<size_t> active_;
+};
+
+void add_end_tokens(const nlohmann::json& config, std::vector<int32_t>& ids) {
+  const auto found = config.find("eos_token_id");
+  if (found == config.end()) return;
+  const nlohmann::json list = found->is_array() ? *found : nlohmann::json::array({*found});
+  for (const auto& id : list) {
+    if (id.is_number_integer()) ids.push_back(id.get<int32_t>());
+  }
 }
 
 }  // namespace
 
-std::vector<int32_t> generate(const std::string& model, const std::vector<int32_t>& prompt, int32_t end_of_document,
-                              const GenerateOptions& options, const std::function<void(int32_t)>& on_token) {
-  const ModelConfig config = load_model_config(model);
-  if (prompt.empty()) fail("the prompt is empty; give at least one token to continue");
-  for (int32_t id : prompt) {
-    if (id < 0 || id >= config.vocab_size)
-      fail("prompt token {} is outside the model's vocabulary of {}", id, config.vocab_size);
-  }
-  const auto connectivity = Connectivity::from_config(config.raw, config.num_layers());
-  ParameterSet parameters(std::make_shared<const ParameterTable>(config), {.keep_main = false});
-  load_checkpoint(model, parameters);
-  const StageMath math(config, parameters.weights(), options.context, {});
-  const StageGraph graph = build_graph(config, connectivity, {Phase::train, {}, 1, Scope::forward});
-  std::vector<int32_t> tokens = prompt, made;
-  Philox random(options.seed, 0);
-  with_sequence_logits(graph, math, parameters, [&](const SequenceLogits& logits) {
-    while (static_cast<int64_t>(made.size()) < options.max_tokens) {
-      const auto length = std::min<int64_t>(static_cast<int64_t>(tokens.size()), options.context);
-      const at::Tensor window = at::tensor(std::vector<int64_t>(tokens.end() - length, tokens.end()), at::kLong);
-      const int32_t next = sample(logits(window)[length - 1].to(at::kFloat), options.temperature, random);
-      if (next == end_of_document) break;
-      tokens.push_back(next);
-      made.push_back(next);
-      on_token(next);
-    }
+GenerateReport generate(const InferenceModel& model, const std::vector<std::vector<int32_t>>& prompts,
+                        const GenerateOptions& options, const OnToken& on_token) {
+  options.sampling.check();
+  int64_t longest = 0;
+  for (const auto& prompt : prompts) longest = std::max<int64_t>(longest, std::ssize(prompt));
+  const int64_t limit =
+      options.max_positions > 0 ? options.max_positions : model.config().max_position_embeddings;
+  check_prompts(model.config(), prompts, limit);
+  GenerateReport report;
+  DecoderOptions decoder_options;
+  decoder_options.max_positions = std::min(limit, longest + options.max_tokens);
+  const int64_t page = nn::KvPages::page_positions;
+  decoder_options.cache_positions =
+      (decoder_options.max_positions + page - 1) / page * page * static_cast<int64_t>(prompts.size());
+  with_decoder(model, decoder_options, [&](Decoder& decoder) {
+    Generation generation(decoder, prompts, options, on_token, report);
+    generation.prefill();
+    generation.decode();
   });
-  return made;
+  return report;
+}
+
+std::vector<int32_t> end_tokens(const InferenceModel& model) {
+  std::vector<int32_t> ids;
+  const std::string path = model.folder() + "/generation_config.json";
+  if (std::filesystem::exists(path)) add_end_tokens(nlohmann::json::parse(read_file(path)), ids);
+  add_end_tokens(model.config().raw, ids);
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
 }
 
 }  // namespace farskip

@@ -52,6 +52,11 @@ struct LoadReport {
 /// embeddings are tied, provided that it equals the embedding.
 LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters);
 
+/// Reads one parameter into its tensor, of experts those from `first_expert` on that the tensor holds. Returns how many
+/// tensors were read. REQUIRES: check_tensors() found nothing.
+int64_t read_parameter(const SafetensorsReader& reader, const ParameterTable& table, const ParameterInfo& info,
+                       const at::Tensor& into, int64_t first_expert = 0);
+
 /// What a checkpoint holds beside the model: layers past its last (multi-token prediction), and the tensors of other
 /// models (images). SaveOptions::carry_from copies them untouched. Sorted.
 std::vector<std::string> carried_tensors(const SafetensorsReader& reader, const ParameterTable& table);

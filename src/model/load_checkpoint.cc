@@ -105,6 +105,26 @@ std::string LoadReport::unused() const {
       ignored.size(), ignored[0], ignored.size() > 1 ? ", ..." : "");
 }
 
+int64_t read_parameter(const SafetensorsReader& reader, const ParameterTable& table, const ParameterInfo& info,
+                       const at::Tensor& into, int64_t first_expert) {
+  const at::NoGradGuard no_grad;
+  const bool pieces = comes_in_pieces(reader, info);
+  int64_t num_read = pieces ? 0 : 1;
+  for (const auto& piece : info.pieces) {
+    if (info.expert && (piece.expert < first_expert || piece.expert >= first_expert + into.size(0))) continue;
+    const at::Tensor block = piece.of(into, first_expert);
+    if (pieces) {
+      block.copy_(read_weight(reader, piece.name, table.weight_block()));
+      reader.release(piece.name);
+      ++num_read;
+    } else {
+      block.copy_(reader.slice(info.stack, piece.expert).t());
+      reader.release(info.stack);
+    }
+  }
+  return num_read;
+}
+
 LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters) {
   const at::NoGradGuard no_grad;
   const double begin_s = monotonic_seconds();
@@ -115,23 +135,15 @@ LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters) 
   const TensorCheck check = check_tensors(reader, table);
   if (!check.ok()) fail("{}: does not fit the model of its config.json:{}", reader.source(), check.to_string());
   report.ignored = check.ignored;
-  const auto read = [&](const std::string& name, const at::Tensor& to) {
-    to.copy_(read_weight(reader, name, table.weight_block()));
-    reader.release(name);
-    ++report.num_tensors;
-  };
   for (const auto& info : table.parameters()) {
-    const bool pieces = comes_in_pieces(reader, info);
-    parameters.for_each_piece(info.id, parameters.stored(info.id),
-                              [&](const TensorPiece& piece, const at::Tensor& block) {
-                                if (pieces) return read(piece.name, block);
-                                block.copy_(reader.slice(info.stack, piece.expert).t());
-                                reader.release(info.stack);
-                              });
-    if (!pieces) ++report.num_tensors;
+    report.num_tensors += read_parameter(reader, table, info, parameters.stored(info.id), parameters.first_expert());
   }
   for (size_t i = 0; i < table.buffers().size(); ++i) {
-    read(table.buffers()[i].name, parameters.buffer(static_cast<int>(i)));
+    const std::string& name = table.buffers()[i].name;
+    at::Tensor buffer = parameters.buffer(static_cast<int>(i));
+    buffer.copy_(reader.tensor(name));
+    reader.release(name);
+    ++report.num_tensors;
   }
   parameters.update_values();
   report.bytes_read = reader.bytes_read();

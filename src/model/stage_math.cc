@@ -75,13 +75,18 @@ std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<a
     case Stage::qkv: {
       const nn::Input n = nn::normed(in[0], layer.input_layernorm, config_.rms_norm_eps, queue, again);
       const bool rotates = config_.attention.of_layer(node.layer).rotary;
-      const auto r = nn::qkv(n, layer.attention, config_.attention,
-                             rotates ? state.rotary : state.rotary.without_angles(), config_.rms_norm_eps, queue);
+      const nn::RotaryTable rotary = rotates ? state.rotary : state.rotary.without_angles();
+      const auto r =
+          state.batch.cache
+              ? nn::compressed_qkv(n, layer.attention, config_.attention, rotary, config_.rms_norm_eps)
+              : nn::qkv(n, layer.attention, config_.attention, rotary, config_.rms_norm_eps, queue);
       std::vector<at::Tensor> out = {r.q, r.k, r.v};
       if (r.gate.defined()) out.push_back(r.gate);
       return out;
     }
     case Stage::attn_core:
+      if (const nn::CacheStep* step = state.batch.cache)
+        return {step->cache->attend(node.layer, in[0], in[1], in[2], layer.attention, step->chunks)};
       return {nn::attn_core(in[0], in[1], in[2], config_.attention.softmax_scale(), state.batch.documents,
                             config_.attention.of_layer(node.layer).chunk)};
     case Stage::attn_out:
@@ -109,9 +114,13 @@ std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<a
     case Stage::dense:
       return {nn::feed_forward(feed_forward_input(), layer.dense, queue)};
     case Stage::head: {
-      const at::Tensor n = nn::rms_norm(in[0], weights_.norm, config_.rms_norm_eps, queue);
+      const at::Tensor& rows = state.batch.head_rows;
+      const at::Tensor x = rows.defined() ? in[0].index_select(1, rows) : in[0];
+      const at::Tensor n = nn::rms_norm(x, weights_.norm, config_.rms_norm_eps, queue);
       return {nn::linear(n, weights_.lm_head, queue)};
     }
+    case Stage::sample:  // the likeliest; whoever draws otherwise reads the logits
+      return {in[0].argmax(-1)};
     case Stage::loss:
       return {nn::cross_entropy(in[0].reshape({-1, in[0].size(-1)}), state.batch.targets.reshape({-1}),
                                 state.batch.denominator)};

@@ -11,6 +11,7 @@
 #include "config/model_config.h"
 #include "layer/stage_graph.h"
 #include "nn/attention.h"
+#include "nn/kv_cache.h"
 #include "nn/permute.h"
 #include "nn/rotary.h"
 #include "nn/router.h"
@@ -26,6 +27,9 @@ struct Batch {
   double share = 1;  ///< this batch's part of the step's sequences: the weight of auxiliary losses, which are means
   at::Tensor positions = {};     ///< [B, S] int64; undefined: 0 .. S-1 in every sequence
   nn::Documents documents = {};  ///< attention stays inside them
+  /// Inference: what the sequences have seen, of which the tokens [1, T] are new positions of several; needs positions.
+  nn::CacheStep* cache = nullptr;
+  at::Tensor head_rows = {};  ///< [n] int64, B = 1: tokens whose logits are wanted; undefined: all
   /// Per layer [T, K] int64: the experts of MoE layers, chosen by somebody else. Empty: routers choose.
   std::vector<at::Tensor> experts = {};
 

@@ -8,6 +8,7 @@
 #include "nn/flash_attention.h"
 #include "nn/linear.h"
 #include "nn/norm.h"
+#include "nn/sigmoid.h"
 
 namespace farskip::nn {
 namespace {
@@ -17,8 +18,8 @@ at::Tensor split_heads(const at::Tensor& x, int64_t num_heads) {
   return x.unflatten(-1, {num_heads, x.size(-1) / num_heads});
 }
 
-void latent_qkv(Qkv& out, const Input& x, const AttentionWeights& weights, const AttentionConfig& config,
-                const RotaryTable& rotary, WeightGradQueue* queue) {
+at::Tensor latent_queries(const Input& x, const AttentionWeights& weights, const AttentionConfig& config,
+                          const RotaryTable& rotary, WeightGradQueue* queue) {
   const bool recompute = static_cast<bool>(x.again);
   at::Tensor q;
   if (config.q_lora_rank > 0) {
@@ -28,17 +29,38 @@ void latent_qkv(Qkv& out, const Input& x, const AttentionWeights& weights, const
   } else {
     q = linear(x, weights.q_proj, weights.q_bias, queue);
   }
-  const auto q_parts =
+  const auto parts =
       split_heads(q, config.num_heads).split_with_sizes({config.qk_nope_head_dim, config.qk_rope_head_dim}, -1);
-  out.q = rotate_heads(q_parts[0], q_parts[1], rotary);
+  return rotate_heads(parts[0], parts[1], rotary);
+}
 
-  const at::Tensor latent_rope = linear(x, weights.kv_a_proj_with_mqa, weights.kv_a_bias, queue);
-  const auto latent_parts = latent_rope.split_with_sizes({config.kv_lora_rank, config.qk_rope_head_dim}, -1);
-  const Input latent = normed(latent_parts[0], weights.kv_a_layernorm, config.latent_norm_eps, queue, recompute);
-  const auto kv_parts = split_heads(linear(latent, weights.kv_b_proj, queue), config.num_heads)
-                            .split_with_sizes({config.qk_nope_head_dim, config.v_head_dim}, -1);
-  out.k = rotate_heads(kv_parts[0], latent_parts[1].unsqueeze(2), rotary);
-  out.v = kv_parts[1].transpose(1, 2).contiguous();  // a view would keep the keys' half alive
+struct Latents {
+  Input plain;      ///< [B, S, kv_rank], normed
+  at::Tensor rope;  ///< [B, S, 1, rope], not rotated yet
+};
+
+Latents latents(const Input& x, const AttentionWeights& weights, const AttentionConfig& config,
+                WeightGradQueue* queue) {
+  const at::Tensor both = linear(x, weights.kv_a_proj_with_mqa, weights.kv_a_bias, queue);
+  const auto parts = both.split_with_sizes({config.kv_lora_rank, config.qk_rope_head_dim}, -1);
+  const bool recompute = static_cast<bool>(x.again);
+  return {normed(parts[0], weights.kv_a_layernorm, config.latent_norm_eps, queue, recompute), parts[1].unsqueeze(2)};
+}
+
+/// The parts [B, S, H, nope] of keys and [B, S, H, v] of values that latents hold.
+std::vector<at::Tensor> up(const Input& plain, const AttentionWeights& weights, const AttentionConfig& config,
+                           WeightGradQueue* queue) {
+  return split_heads(linear(plain, weights.kv_b_proj, queue), config.num_heads)
+      .split_with_sizes({config.qk_nope_head_dim, config.v_head_dim}, -1);
+}
+
+void latent_qkv(Qkv& out, const Input& x, const AttentionWeights& weights, const AttentionConfig& config,
+                const RotaryTable& rotary, WeightGradQueue* queue) {
+  out.q = latent_queries(x, weights, config, rotary, queue);
+  const Latents latent = latents(x, weights, config, queue);
+  const auto parts = up(latent.plain, weights, config, queue);
+  out.k = rotate_heads(parts[0], latent.rope, rotary);
+  out.v = parts[1].transpose(1, 2).contiguous();  // a view would keep the keys' half alive
 }
 
 void grouped_query_qkv(Qkv& out, const Input& x, const AttentionWeights& weights, const AttentionConfig& config,
@@ -94,7 +116,29 @@ Qkv qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& 
   } else {
     grouped_query_qkv(out, x, weights, config, rotary, norm_eps, queue);
   }
-  if (config.gated) out.gate = at::sigmoid(linear(x, weights.gate_proj, queue));
+  if (config.gated) out.gate = sigmoid(linear(x, weights.gate_proj, queue));
+  return out;
+}
+
+Qkv compressed_qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& config,
+                   const RotaryTable& rotary, double norm_eps) {
+  if (config.kind != AttentionKind::mla) return qkv(x, weights, config, rotary, norm_eps, nullptr);
+  Qkv out;
+  out.q = latent_queries(x, weights, config, rotary, nullptr);
+  const Latents latent = latents(x, weights, config, nullptr);
+  out.k = rotate_heads(latent.plain.value.unsqueeze(2), latent.rope, rotary);
+  out.v = out.k.narrow(-1, 0, config.kv_lora_rank);
+  if (config.gated) out.gate = sigmoid(linear(x, weights.gate_proj, nullptr));
+  return out;
+}
+
+Qkv expand_latents(const at::Tensor& latents, const AttentionWeights& weights, const AttentionConfig& config) {
+  const at::Tensor latent_BSr = latents.squeeze(1).narrow(-1, 0, config.kv_lora_rank);
+  const auto parts = up(latent_BSr, weights, config, nullptr);
+  const at::Tensor rope = latents.narrow(-1, config.kv_lora_rank, config.qk_rope_head_dim);
+  Qkv out;
+  out.k = at::cat({parts[0].transpose(1, 2), rope.expand({-1, config.num_heads, -1, -1})}, -1);
+  out.v = parts[1].transpose(1, 2);
   return out;
 }
 

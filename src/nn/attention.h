@@ -25,6 +25,14 @@ struct Qkv {
 Qkv qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& config, const RotaryTable& rotary,
         double norm_eps, WeightGradQueue* queue);
 
+/// The same for a cache (nn/kv_cache.h). Of multi-head latent attention keys are the latents: k [B, 1, S, kv_rank + rope],
+/// normed and rotated, and v its first kv_rank channels.
+Qkv compressed_qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& config,
+                   const RotaryTable& rotary, double norm_eps);
+
+/// Keys [B, H, S, qk] and values [B, H, S, v] of all heads from latents as compressed_qkv gives them: k and v of qkv().
+Qkv expand_latents(const at::Tensor& latents, const AttentionWeights& weights, const AttentionConfig& config);
+
 /// softmax(scale * q k^T) v, [B, H, S, qk] x [B, G, S, qk] x [B, G, S, v] -> [B, S, H*v]. `causal`: position i sees
 /// positions up to i (query and key positions start together). v may be narrower than qk: it is padded with zeros,
 /// which changes no bit of the kept channels and lets the fused kernel run (faster than the composite one).

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "nn/deferred.h"
+#include "nn/inference_weight.h"
 #include "nn/linear.h"
 #include "nn/tiles.h"
 
@@ -88,6 +89,9 @@ struct GroupedLinear : torch::autograd::Function<GroupedLinear> {
 }  // namespace
 
 at::Tensor grouped_linear(const Input& x, const Param& weight, const at::Tensor& offsets, WeightGradQueue* queue) {
+  if (weight.prepared) {
+    return weight.prepared->weight.multiply_experts(x.value, offsets.to(at::kCPU), weight.prepared->options);
+  }
   FARSKIP_CHECK(offsets.size(0) == weight.value.size(0) + 1, "offsets for another number of experts");
   if (!weight.value.requires_grad()) check_reaches_backward(x.value, queue);
   return GroupedLinear::apply(x.value, weight.value, offsets, queue, weight.id, &x);

@@ -70,4 +70,10 @@ class InferenceWeight {
   WeightFormat format_ = WeightFormat::fp32;
 };
 
+/// What Param::prepared points to.
+struct PreparedWeight {
+  InferenceWeight weight;
+  ProductOptions options;
+};
+
 }  // namespace farskip::nn

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "nn/deferred.h"
+#include "nn/inference_weight.h"
 
 namespace farskip::nn {
 namespace {
@@ -60,6 +61,7 @@ struct Embedding : torch::autograd::Function<Embedding> {
 }  // namespace
 
 at::Tensor linear(const Input& x, const Param& weight, const Param& bias, WeightGradQueue* queue) {
+  if (weight.prepared) return weight.prepared->weight.multiply(x.value, bias.value, weight.prepared->options);
   const auto optional_bias = bias.defined() ? std::optional(bias.value) : std::nullopt;
   if (weight.value.requires_grad()) return at::linear(x.value, weight.value, optional_bias);
   check_reaches_backward(x.value, queue);

@@ -207,6 +207,15 @@ Panel pack(const Matrix<T>& b, int64_t begin, uint32_t* words) {
   return {words, cols, width, depth};
 }
 
+void unpack(const Panel& b, uint32_t* rows, int64_t stride) {
+  for (int64_t n = 0; n < b.width; n += 16) {
+    for (int64_t k = 0; k < b.depth; k += 16) {
+      transpose(reinterpret_cast<const char*>(b.words + k * b.width + n), 4 * b.width,
+                std::min<int64_t>(16, b.depth - k), std::min<int64_t>(16, b.cols - n), rows + n * stride + k, stride);
+    }
+  }
+}
+
 template <typename T, typename Out>
 void multiply(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool add) {
   FARSKIP_CHECK(a.depth == b.depth, "operands of different inner sizes");
@@ -234,6 +243,7 @@ template <typename T>
 Panel pack(const Matrix<T>&, int64_t, uint32_t*) {
   fail("tiles are not built for this processor");
 }
+void unpack(const Panel&, uint32_t*, int64_t) { fail("tiles are not built for this processor"); }
 template <typename T, typename Out>
 void multiply(const Left&, const Panel&, Out*, int64_t, bool) {
   fail("tiles are not built for this processor");

@@ -65,6 +65,10 @@ int64_t panel_words(int64_t inner) {
 template <typename T>
 Panel pack(const Matrix<T>& b, int64_t begin, uint32_t* words);
 
+/// The columns of a panel as rows again: word (k, n) to rows[n * stride + k]. REQUIRES: stride of at least the depth
+/// rounded up to 16; words behind the depth are overwritten.
+void unpack(const Panel& b, uint32_t* rows, int64_t stride);
+
 /// out [M, N] = a b, or with `add` out += a b (fp32 alone). T is what the words hold. `row_stride`: of out.
 template <typename T, typename Out>
 void multiply(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool add = false);

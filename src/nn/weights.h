@@ -6,15 +6,20 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <memory>
 #include <vector>
 
 namespace farskip::nn {
+
+struct PreparedWeight;
 
 /// One parameter: its value in the compute dtype and its index in the model's parameter table (-1: none).
 struct Param {
   at::Tensor value;
   int id = -1;
-  bool defined() const { return value.defined(); }
+  /// For inference: products with it go through this, and a quantised parameter has no value (nn/inference_weight.h).
+  std::shared_ptr<const PreparedWeight> prepared = nullptr;
+  bool defined() const { return value.defined() || prepared; }
 };
 
 /// What a product with a weight reads, and what the weight's gradient reads once more: kept until then, or made again.
@@ -36,6 +41,9 @@ struct AttentionWeights {
   Param q_norm, k_norm;      ///< [qk] (Qwen3) or [H*qk], [KV*qk] (OLMoE)
   Param gate_proj;           ///< [H*v, D] (Instella)
   Param o_proj;              ///< [D, H*v]
+  /// For inference, see compressed_qkv(): of each head kv_b_proj's keys transposed, [H, kv_rank, nope], and its values,
+  /// [H, v, kv_rank].
+  Param key_up, value_up;
   Param q_bias, q_a_bias, kv_a_bias, k_bias, v_bias, o_bias;
 };
 

@@ -1,0 +1,86 @@
+#include "infer/inference_model.h"
+
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+#include "config/checkpoint_folder.h"
+#include "model/checkpoint.h"
+#include "model/parameters.h"
+
+namespace farskip {
+namespace {
+
+at::ScalarType dtype_of(const ModelConfig& config, const InferenceModelOptions& options) {
+  if (options.dtype) return *options.dtype;
+  const auto& raw = config.raw;
+  const std::string name = raw.value("dtype", raw.value("torch_dtype", std::string()));
+  return name == "bfloat16" || !config.weight_block.empty() ? at::kBFloat16 : at::kFloat;
+}
+
+Connectivity connectivity_of(const ModelConfig& config, const InferenceModelOptions& options) {
+  if (options.connectivity) return Connectivity::parse(*options.connectivity, config.num_layers());
+  return Connectivity::from_config(config.raw, config.num_layers());
+}
+
+nn::Param prepared(const at::Tensor& value, nn::Quantization quantization, bool batch_invariant) {
+  nn::Param param;
+  if (quantization == nn::Quantization::none) param.value = value;
+  param.prepared = std::make_shared<nn::PreparedWeight>(
+      nn::PreparedWeight{nn::InferenceWeight(value, quantization), {.batch_invariant = batch_invariant}});
+  return param;
+}
+
+int64_t num_bytes(const nn::Param& param) {
+  return param.prepared ? param.prepared->weight.nbytes() : static_cast<int64_t>(param.value.nbytes());
+}
+
+}  // namespace
+
+void InferenceModel::place(const ParameterInfo& info, const at::Tensor& value, const InferenceModelOptions& options) {
+  nn::Param& slot = info.slot(weights_);
+  const bool product = info.decays() && info.stage != Stage::embed;
+  const auto quantization = info.fp32 ? nn::Quantization::none : options.quantization;
+  slot = product ? prepared(value, quantization, options.batch_invariant) : nn::Param{value};
+  slot.id = info.id;
+  weight_bytes_ += num_bytes(slot);
+  if (info.layer < 0 || info.layer >= config_.num_layers()) return;
+  nn::AttentionWeights& attention = weights_.layers[info.layer].attention;
+  if (&slot != &attention.kv_b_proj) return;
+  // Both ways to compute with it have the same elements.
+  const auto& a = config_.attention;
+  const at::Tensor heads = slot.prepared->weight.decoded().to(dtype_).view(
+      {a.num_heads, a.qk_nope_head_dim + a.v_head_dim, a.kv_lora_rank});
+  const auto part = [&](const at::Tensor& x) {
+    nn::Param param = prepared(x.contiguous(), nn::Quantization::none, options.batch_invariant);
+    weight_bytes_ += num_bytes(param);
+    return param;
+  };
+  attention.key_up = part(heads.narrow(1, 0, a.qk_nope_head_dim).transpose(1, 2));
+  attention.value_up = part(heads.narrow(1, a.qk_nope_head_dim, a.v_head_dim));
+}
+
+InferenceModel::InferenceModel(const std::string& folder, const InferenceModelOptions& options)
+    : folder_(resolve_model_folder(folder)),
+      config_(load_model_config(folder_)),
+      connectivity_(connectivity_of(config_, options)),
+      dtype_(dtype_of(config_, options)) {
+  const at::NoGradGuard no_grad;
+  const ParameterTable table(config_);
+  const SafetensorsReader reader(folder_);
+  const TensorCheck check = check_tensors(reader, table);
+  if (!check.ok()) fail("{}: does not fit the model of its config.json:{}", reader.source(), check.to_string());
+  weights_.layers.resize(table.num_layers());
+  for (const auto& info : table.parameters()) {
+    const at::Tensor value = at::empty(info.shape, info.fp32 ? at::kFloat : dtype_);
+    read_parameter(reader, table, info, value);
+    place(info, value, options);
+    if (options.on_progress) options.on_progress(reader.bytes_read(), reader.bytes_in_all());
+  }
+  for (const auto& buffer : table.buffers()) {
+    weights_.layers[buffer.layer].moe.correction_bias = reader.tensor(buffer.name).to(at::kFloat).clone();
+  }
+  if (table.tied())
+    weights_.lm_head = prepared(weights_.embed_tokens.value, nn::Quantization::none, options.batch_invariant);
+}
+
+}  // namespace farskip

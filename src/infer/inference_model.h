@@ -1,0 +1,52 @@
+#pragma once
+// A checkpoint as inference holds it: weights in the dtype of its config.json, or quantised while they are read, so that
+// no more than one parameter is ever there in full precision.
+
+#include <c10/core/ScalarType.h>
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "config/model_config.h"
+#include "layer/connectivity.h"
+#include "model/parameters.h"
+#include "nn/inference_weight.h"
+#include "nn/weights.h"
+
+namespace farskip {
+
+struct InferenceModelOptions {
+  std::optional<at::ScalarType> dtype = {};  ///< fp32 or bf16; absent: bf16 where config.json says so, else fp32
+  /// Of all products but the router's; the embedding, and a head that is tied to it, stay as they are.
+  nn::Quantization quantization = nn::Quantization::none;
+  bool batch_invariant = false;            ///< see nn::ProductOptions
+  std::optional<std::string> connectivity = {};  ///< a spelling; absent: the checkpoint's own
+  /// Called after each parameter with bytes read so far and in all.
+  std::function<void(uint64_t done, uint64_t total)> on_progress = {};
+};
+
+class InferenceModel {
+ public:
+  /// Reads a Hugging Face folder, or the newest of a run's checkpoints. Throws Error as load_checkpoint does.
+  explicit InferenceModel(const std::string& folder, const InferenceModelOptions& options = {});
+
+  const ModelConfig& config() const { return config_; }
+  const Connectivity& connectivity() const { return connectivity_; }
+  const nn::ModelWeights& weights() const { return weights_; }
+  at::ScalarType dtype() const { return dtype_; }  ///< of activations
+  int64_t weight_bytes() const { return weight_bytes_; }
+  const std::string& folder() const { return folder_; }
+
+ private:
+  void place(const ParameterInfo& info, const at::Tensor& value, const InferenceModelOptions& options);
+
+  std::string folder_;
+  ModelConfig config_;
+  Connectivity connectivity_;
+  at::ScalarType dtype_;
+  nn::ModelWeights weights_;
+  int64_t weight_bytes_ = 0;
+};
+
+}  // namespace farskip
