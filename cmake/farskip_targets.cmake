@@ -3,6 +3,7 @@ function(farskip_library name)
   cmake_parse_arguments(ARG "TORCH" "" "DEPS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cc)
   list(TRANSFORM ARG_DEPS PREPEND farskip_)
+  set_property(GLOBAL APPEND PROPERTY farskip_folders ${name})
   if(NOT sources)
     add_library(farskip_${name} INTERFACE)
     target_link_libraries(farskip_${name} INTERFACE farskip_options ${ARG_DEPS})
@@ -162,6 +163,9 @@ function(farskip_all_tests)
   if(TARGET test_cli)
     add_dependencies(test_cli farskip)
   endif()
+  add_test(NAME install.embedding COMMAND ${CMAKE_SOURCE_DIR}/tests/install/embedding.sh
+    ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR} ${CMAKE_COMMAND} ${CMAKE_CXX_COMPILER})
+  set_tests_properties(install.embedding PROPERTIES TIMEOUT 600 LABELS install)
 endfunction()
 
 # One program per question: bench/NAME.cc becomes build/bench/NAME.

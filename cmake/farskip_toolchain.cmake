@@ -6,17 +6,22 @@ if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
       CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} ${CCACHE})
 endif()
 
+# What is wrapped in BUILD_INTERFACE is for the sources here only, not for programs that embed the libraries.
 add_library(farskip_options INTERFACE)
+target_compile_features(farskip_options INTERFACE $<INSTALL_INTERFACE:cxx_std_20>)
 # -Wno-restrict: GCC 12 warns falsely inside std::string (its bug 105651).
 # Programs and libraries alike: the precompiled header serves only files with the same flags.
-target_compile_options(farskip_options INTERFACE -fPIC -fno-math-errno)  # nobody reads it, and roots are vectorised
-target_compile_options(farskip_options INTERFACE -Wall -Wextra -Werror -Wno-unused-parameter -Wno-restrict $<$<BOOL:${CCACHE}>:-fpch-preprocess>)
-target_compile_definitions(farskip_options INTERFACE FMT_HEADER_ONLY FARSKIP_VERSION="${PROJECT_VERSION}")
-target_include_directories(farskip_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
+target_compile_options(farskip_options INTERFACE
+  "$<BUILD_INTERFACE:-fPIC;-fno-math-errno>")  # nobody reads it, and roots are vectorised
+target_compile_options(farskip_options INTERFACE
+  "$<BUILD_INTERFACE:-Wall;-Wextra;-Werror;-Wno-unused-parameter;-Wno-restrict;$<$<BOOL:${CCACHE}>:-fpch-preprocess>>")
+target_compile_definitions(farskip_options INTERFACE FMT_HEADER_ONLY)
+target_compile_definitions(farskip_options INTERFACE $<BUILD_INTERFACE:FARSKIP_VERSION="${PROJECT_VERSION}">)
+target_include_directories(farskip_options INTERFACE $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/src>)
 
 find_program(MOLD mold)
 if(MOLD)
-  target_link_options(farskip_options INTERFACE -fuse-ld=mold)
+  target_link_options(farskip_options INTERFACE $<BUILD_INTERFACE:-fuse-ld=mold>)
 endif()
 
 if(FARSKIP_SANITIZE)

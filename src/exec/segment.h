@@ -2,7 +2,7 @@
 // A segment: one stage's piece of the autograd graph, cut off at its inputs, to be differentiated alone.
 
 #include <ATen/core/Tensor.h>
-#include <torch/csrc/autograd/edge.h>
+#include <torch/csrc/autograd/function.h>  // of Edge, whose own header leaves Node incomplete
 
 #include <functional>
 #include <vector>
