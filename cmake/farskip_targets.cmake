@@ -174,7 +174,7 @@ function(farskip_benchmarks)
   foreach(source ${sources})
     get_filename_component(name ${source} NAME_WE)
     add_executable(bench_${name} ${source})
-    target_link_libraries(bench_${name} PRIVATE farskip_train)
+    target_link_libraries(bench_${name} PRIVATE farskip_train farskip_infer)
     target_include_directories(bench_${name} PRIVATE ${CMAKE_SOURCE_DIR})  # for "bench/HELPER.h"
     target_compile_definitions(bench_${name} PRIVATE FARSKIP_BENCH_DIR="${CMAKE_SOURCE_DIR}/bench")
     farskip_use_torch(bench_${name})

@@ -68,8 +68,9 @@ void continue_prompts(const InferenceModel& model, const ModelText& text, const 
   for (size_t i = 0; i < prompts.size(); ++i) {
     show(i, stops[i].push(decoders[i](-1)));
     show(i, stops[i].finish());
-    if (!alone) print(fmt::format("{}=== {} ({})\n{}{}\n", i ? "\n" : "", i, report.sequences[i].finish_reason,
-                                  arguments.prompts[i], results[i]));
+    if (!alone)
+      print(fmt::format("{}=== {} ({})\n{}{}\n", i ? "\n" : "", i, report.sequences[i].finish_reason,
+                        arguments.prompts[i], results[i]));
   }
   if (alone) print("\n");
   std::fprintf(stderr, "%s\n", describe_speed(report).c_str());
@@ -112,7 +113,8 @@ void add_generate(CLI::App& app) {
   command->add_option("--max-tokens", options.max_tokens, "Tokens to make at most")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  command->add_option("--max-model-len", options.max_positions, "Positions of a sequence (default: as config.json says)")
+  command
+      ->add_option("--max-model-len", options.max_positions, "Positions of a sequence (default: as config.json says)")
       ->check(CLI::PositiveNumber);
   command->add_option("--temperature", sampling.temperature, "0: always the likeliest token")
       ->capture_default_str()

@@ -24,8 +24,8 @@ Decoder::Decoder(const InferenceModel& model, const Communicators& communicators
     : model_(model),
       max_positions_(positions_of(model.config(), options)),
       math_(model.config(), model.weights(), max_positions_, {}),
-      graph_(build_graph(model.config(), model.connectivity(),
-                         {Phase::decode, {.all_to_all = true}, 1, Scope::forward})),
+      graph_(
+          build_graph(model.config(), model.connectivity(), {Phase::decode, {.all_to_all = true}, 1, Scope::forward})),
       cache_(model.config().attention, model.config().num_layers(),
              pages_of(std::max(options.cache_positions, max_positions_)), model.dtype()) {
   ExecutorOptions executor;
@@ -66,8 +66,9 @@ void Decoder::reserve(Sequence& sequence, int64_t length) {
   }
   const int64_t missing = pages_of(length) - std::ssize(sequence.pages);
   if (missing > std::ssize(free_pages_)) {
-    fail("the cache is full: {} pages of {} positions are needed, {} are free; run fewer or shorter sequences at a time",
-         missing, page_positions, free_pages_.size());
+    fail(
+        "the cache is full: {} pages of {} positions are needed, {} are free; run fewer or shorter sequences at a time",
+        missing, page_positions, free_pages_.size());
   }
   for (int64_t i = 0; i < missing; ++i) {
     sequence.pages.push_back(free_pages_.back());

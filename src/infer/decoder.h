@@ -14,7 +14,7 @@
 namespace farskip {
 
 struct DecoderOptions {
-  int64_t max_positions = 0;   ///< of a sequence; 0: what the model was made for
+  int64_t max_positions = 0;    ///< of a sequence; 0: what the model was made for
   int64_t cache_positions = 0;  ///< of all sequences, rounded up to pages each; 0: max_positions
 };
 

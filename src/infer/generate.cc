@@ -125,8 +125,7 @@ GenerateReport generate(const InferenceModel& model, const std::vector<std::vect
   options.sampling.check();
   int64_t longest = 0;
   for (const auto& prompt : prompts) longest = std::max<int64_t>(longest, std::ssize(prompt));
-  const int64_t limit =
-      options.max_positions > 0 ? options.max_positions : model.config().max_position_embeddings;
+  const int64_t limit = options.max_positions > 0 ? options.max_positions : model.config().max_position_embeddings;
   check_prompts(model.config(), prompts, limit);
   GenerateReport report;
   DecoderOptions decoder_options;

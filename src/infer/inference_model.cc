@@ -48,8 +48,8 @@ void InferenceModel::place(const ParameterInfo& info, const at::Tensor& value, c
   if (&slot != &attention.kv_b_proj) return;
   // Both ways to compute with it have the same elements.
   const auto& a = config_.attention;
-  const at::Tensor heads = slot.prepared->weight.decoded().to(dtype_).view(
-      {a.num_heads, a.qk_nope_head_dim + a.v_head_dim, a.kv_lora_rank});
+  const at::Tensor heads =
+      slot.prepared->weight.decoded().to(dtype_).view({a.num_heads, a.qk_nope_head_dim + a.v_head_dim, a.kv_lora_rank});
   const auto part = [&](const at::Tensor& x) {
     nn::Param param = prepared(x.contiguous(), nn::Quantization::none, options.batch_invariant);
     weight_bytes_ += num_bytes(param);

@@ -1,6 +1,6 @@
 #pragma once
-// A checkpoint as inference holds it: weights in the dtype of its config.json, or quantised while they are read, so that
-// no more than one parameter is ever there in full precision.
+// A checkpoint as inference holds it: weights in the dtype of its config.json, or quantised while they are read, so
+// that no more than one parameter is ever there in full precision.
 
 #include <c10/core/ScalarType.h>
 
@@ -20,7 +20,7 @@ struct InferenceModelOptions {
   std::optional<at::ScalarType> dtype = {};  ///< fp32 or bf16; absent: bf16 where config.json says so, else fp32
   /// Of all products but the router's; the embedding, and a head that is tied to it, stay as they are.
   nn::Quantization quantization = nn::Quantization::none;
-  bool batch_invariant = false;            ///< see nn::ProductOptions
+  bool batch_invariant = false;                  ///< see nn::ProductOptions
   std::optional<std::string> connectivity = {};  ///< a spelling; absent: the checkpoint's own
   /// Called after each parameter with bytes read so far and in all.
   std::function<void(uint64_t done, uint64_t total)> on_progress = {};

@@ -16,7 +16,9 @@ struct Candidate {
   double weight;  ///< e^(logit - largest), over the temperature
 };
 
-bool likelier(const Candidate& a, const Candidate& b) { return a.weight > b.weight || (a.weight == b.weight && a.id < b.id); }
+bool likelier(const Candidate& a, const Candidate& b) {
+  return a.weight > b.weight || (a.weight == b.weight && a.id < b.id);
+}
 
 double total(const std::vector<Candidate>& candidates) {
   double sum = 0;
@@ -86,7 +88,8 @@ int32_t Sampler::next(const at::Tensor& logits_V) {
     keep_top_k(candidates, options_.top_k);
     keep_top_p(candidates, options_.top_p);
     std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
-    double point = static_cast<double>(Philox(options_.seed, stream_).at(num_drawn_) >> 11) * 0x1p-53 * total(candidates);
+    double point =
+        static_cast<double>(Philox(options_.seed, stream_).at(num_drawn_) >> 11) * 0x1p-53 * total(candidates);
     id = candidates.back().id;
     for (const Candidate& c : candidates) {
       if (point < c.weight) {

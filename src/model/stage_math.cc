@@ -76,10 +76,9 @@ std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<a
       const nn::Input n = nn::normed(in[0], layer.input_layernorm, config_.rms_norm_eps, queue, again);
       const bool rotates = config_.attention.of_layer(node.layer).rotary;
       const nn::RotaryTable rotary = rotates ? state.rotary : state.rotary.without_angles();
-      const auto r =
-          state.batch.cache
-              ? nn::compressed_qkv(n, layer.attention, config_.attention, rotary, config_.rms_norm_eps)
-              : nn::qkv(n, layer.attention, config_.attention, rotary, config_.rms_norm_eps, queue);
+      const auto r = state.batch.cache
+                         ? nn::compressed_qkv(n, layer.attention, config_.attention, rotary, config_.rms_norm_eps)
+                         : nn::qkv(n, layer.attention, config_.attention, rotary, config_.rms_norm_eps, queue);
       std::vector<at::Tensor> out = {r.q, r.k, r.v};
       if (r.gate.defined()) out.push_back(r.gate);
       return out;

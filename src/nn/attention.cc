@@ -116,7 +116,7 @@ Qkv qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& 
   } else {
     grouped_query_qkv(out, x, weights, config, rotary, norm_eps, queue);
   }
-  if (config.gated) out.gate = sigmoid(linear(x, weights.gate_proj, queue));
+  if (config.gated) out.gate = nn::sigmoid(linear(x, weights.gate_proj, queue));
   return out;
 }
 
@@ -128,7 +128,7 @@ Qkv compressed_qkv(const Input& x, const AttentionWeights& weights, const Attent
   const Latents latent = latents(x, weights, config, nullptr);
   out.k = rotate_heads(latent.plain.value.unsqueeze(2), latent.rope, rotary);
   out.v = out.k.narrow(-1, 0, config.kv_lora_rank);
-  if (config.gated) out.gate = sigmoid(linear(x, weights.gate_proj, nullptr));
+  if (config.gated) out.gate = nn::sigmoid(linear(x, weights.gate_proj, nullptr));
   return out;
 }
 

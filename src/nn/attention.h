@@ -25,8 +25,8 @@ struct Qkv {
 Qkv qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& config, const RotaryTable& rotary,
         double norm_eps, WeightGradQueue* queue);
 
-/// The same for a cache (nn/kv_cache.h). Of multi-head latent attention keys are the latents: k [B, 1, S, kv_rank + rope],
-/// normed and rotated, and v its first kv_rank channels.
+/// The same for a cache (nn/kv_cache.h). Of multi-head latent attention keys are the latents: k [B, 1, S, kv_rank +
+/// rope], normed and rotated, and v its first kv_rank channels.
 Qkv compressed_qkv(const Input& x, const AttentionWeights& weights, const AttentionConfig& config,
                    const RotaryTable& rotary, double norm_eps);
 

@@ -168,8 +168,8 @@ void KvPages::attend_plain(const at::Tensor& q_HTd, const PagedQuery& query, dou
     return rows.narrow(1, first, num_heads * dim).unflatten(1, {num_heads, dim}).transpose(0, 1).unsqueeze(0);
   };
   const at::Tensor k = heads(0, shape_.key_dim);
-  const at::Tensor v = shape_.values_in_keys ? k.narrow(-1, 0, shape_.value_dim)
-                                             : heads(num_heads * shape_.key_dim, shape_.value_dim);
+  const at::Tensor v =
+      shape_.values_in_keys ? k.narrow(-1, 0, shape_.value_dim) : heads(num_heads * shape_.key_dim, shape_.value_dim);
   const at::Tensor seen =
       at::ones({query.num_rows, length - query.visible}, at::TensorOptions().dtype(at::kBool).device(device_))
           .tril(query.position - query.visible);

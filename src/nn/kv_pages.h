@@ -25,8 +25,8 @@ using PageTable = std::vector<int32_t>;
 /// Successive positions of one sequence that ask.
 struct PagedQuery {
   const PageTable* pages;
-  int64_t first_row;    ///< of q
-  int64_t num_rows;     ///< row i has position `position` + i and sees positions [visible, position + i]
+  int64_t first_row;  ///< of q
+  int64_t num_rows;   ///< row i has position `position` + i and sees positions [visible, position + i]
   int64_t position;
   int64_t visible = 0;
 };

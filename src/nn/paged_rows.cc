@@ -106,9 +106,8 @@ void attend_rows(const KvShape& shape, const std::vector<const uint32_t*>& pages
                         block_cols / layout.per_word, 1};
       for (int64_t c = 0; c * block_cols < width; ++c) {
         const ValuePanel panel(width, c);
-        tiles::multiply<T>(
-            weight, Panel{values + c * block_cols * layout.value_depth, panel.cols, panel.width, depth},
-            out.data() + first * width + c * block_cols, width, true);
+        tiles::multiply<T>(weight, Panel{values + c * block_cols * layout.value_depth, panel.cols, panel.width, depth},
+                           out.data() + first * width + c * block_cols, width, true);
       }
     }
     for_machine(0, num, [&](int64_t begin, int64_t end) FARSKIP_INLINE {
@@ -120,10 +119,9 @@ void attend_rows(const KvShape& shape, const std::vector<const uint32_t*>& pages
   }
 }
 
-#define FARSKIP_PAGED_ROWS(T)                                                              \
-  template void write_position(const KvShape&, uint32_t*, int64_t, const T*, const T*);    \
-  template void attend_rows(const KvShape&, const std::vector<const uint32_t*>&, int64_t, \
-                            const PagedRows<T>&, float);
+#define FARSKIP_PAGED_ROWS(T)                                                           \
+  template void write_position(const KvShape&, uint32_t*, int64_t, const T*, const T*); \
+  template void attend_rows(const KvShape&, const std::vector<const uint32_t*>&, int64_t, const PagedRows<T>&, float);
 FARSKIP_PAGED_ROWS(float)
 FARSKIP_PAGED_ROWS(at::BFloat16)
 #undef FARSKIP_PAGED_ROWS

@@ -120,7 +120,7 @@ Routing route(const Input& x, const Param& router, const at::Tensor& correction_
   const at::Tensor logits_TE = linear(input, router, queue);
   Routing out;
   out.logits = logits_TE;
-  out.scores = config.scoring == Scoring::sigmoid ? sigmoid(logits_TE) : at::softmax(logits_TE, -1);
+  out.scores = config.scoring == Scoring::sigmoid ? nn::sigmoid(logits_TE) : at::softmax(logits_TE, -1);
   if (given.defined()) {
     FARSKIP_CHECK(given.dim() == 2 && given.size(0) == logits_TE.size(0) && given.size(1) == top_k,
                   "experts given for other tokens");

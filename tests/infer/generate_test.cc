@@ -16,10 +16,10 @@
 namespace farskip {
 namespace {
 
-const std::vector<std::string> families = {"deepseek_v2_lite", "deepseek_v2_group", "deepseek_v2_yarn",  "deepseek_v3",  "deepseek_v3_farskip",
-                                           "moonlight",        "instella_full",     "instella_off", "qwen3_moe",
-                                           "qwen3_moe_farskip", "llama4",           "llama4_farskip", "mixtral",
-                                           "olmoe"};
+const std::vector<std::string> families = {
+    "deepseek_v2_lite", "deepseek_v2_group", "deepseek_v2_yarn", "deepseek_v3", "deepseek_v3_farskip",
+    "moonlight",        "instella_full",     "instella_off",     "qwen3_moe",   "qwen3_moe_farskip",
+    "llama4",           "llama4_farskip",    "mixtral",          "olmoe"};
 
 std::string golden(const std::string& name) { return FARSKIP_SOURCE_DIR "/../shared/golden/" + name; }
 
@@ -76,8 +76,8 @@ TEST_P(Generate, LogitsAreThoseOfTheWholeSequenceHoweverItIsCut) {
       for (size_t i = 0; i < ids.size(); i += step) {
         const size_t end = std::min(ids.size(), i + step);
         const at::Tensor logits = decoder.step({{sequence, {ids.begin() + i, ids.begin() + end}}})[0];
-        const double error =
-            (logits - expected[static_cast<int64_t>(end) - 1]).abs().max().item<double>() / expected.abs().max().item<double>();
+        const double error = (logits - expected[static_cast<int64_t>(end) - 1]).abs().max().item<double>() /
+                             expected.abs().max().item<double>();
         EXPECT_LT(error, 2e-5) << step << " at " << i;
       }
       decoder.remove(sequence);

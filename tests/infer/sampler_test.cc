@@ -70,7 +70,8 @@ TEST(Sampler, PenaltiesLowerWhatWasSeen) {
   Sampler frequency({.frequency_penalty = 0.4}, 0, {});
   std::map<int32_t, int> drawn;
   for (int i = 0; i < 8; ++i) ++drawn[frequency.next(five)];
-  EXPECT_EQ(drawn, (std::map<int32_t, int>{{1, 4}, {2, 1}, {3, 3}})) << "1 3 1 3 1 3, then 1.8 against 2 against 1.8, 1";
+  EXPECT_EQ(drawn, (std::map<int32_t, int>{{1, 4}, {2, 1}, {3, 3}}))
+      << "1 3 1 3 1 3, then 1.8 against 2 against 1.8, 1";
 }
 
 TEST(Sampler, DrawsDependOnSeedStreamAndPlaceAlone) {

@@ -18,7 +18,7 @@ struct Case {
   int64_t num_heads;
 };
 
-const std::vector<Case> cases = {{{2, 8, 8}, 4},       {{1, 24, 16, true}, 10}, {{4, 32, 20}, 4},
+const std::vector<Case> cases = {{{2, 8, 8}, 4},     {{1, 24, 16, true}, 10}, {{4, 32, 20}, 4},
                                  {{2, 64, 128}, 16}, {{1, 72, 64, true}, 2},  {{3, 16, 80}, 9}};
 constexpr double scale = 0.3;
 
@@ -72,9 +72,8 @@ TEST(KvPages, GivesWhatWholeSequencesGive) {
         KvPages pages(c.shape, 5, dtype, at::kCPU, portable);
         // A prompt, single positions over a page's end, several at once, and an odd beginning.
         std::vector<at::Tensor> parts;
-        for (const auto& [from, to] : std::vector<std::pair<int64_t, int64_t>>{{0, 61}, {61, 62}, {62, 63}, {63, 64},
-                                                                               {64, 65}, {65, 67}, {67, 180}, {180, 181},
-                                                                               {181, 200}}) {
+        for (const auto& [from, to] : std::vector<std::pair<int64_t, int64_t>>{
+                 {0, 61}, {61, 62}, {62, 63}, {63, 64}, {64, 65}, {65, 67}, {67, 180}, {180, 181}, {181, 200}}) {
           parts.push_back(feed(pages, s, from, to));
         }
         EXPECT_LT(distance(at::cat(parts), expected), limit) << c.shape.key_dim << " portable " << portable;

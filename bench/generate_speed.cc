@@ -1,0 +1,304 @@
+// How fast are prefill and decode on one rank, against Hugging Face transformers with the same weights and prompt?
+//
+//   build/bench/generate_speed python=PYTHON [pythonpath=FOLDER] [models=150m,1b] [dtypes=bf16,fp32] [rounds=8]
+//                              [threads=2] [prompt=512] [decode=64] [settings=eager,grouped_mm,batched_mm]
+//                              [quantizations=none,int8,int4] [out=FILE.md] [work=FOLDER]
+//
+// The models are Qwen3-MoE with random weights, of about 150 million and 1 billion parameters. PYTHON has torch and
+// transformers (or finds them in `pythonpath`); version 5 is needed for grouped experts. `settings` are the peer's:
+// how it runs its experts, "+compile" after one for torch.compile over a static cache; all are tried, and of each phase
+// the fastest is what we are compared with.
+//
+// The answer is checked first: logits behind the prompt must agree (relative L2, printed), in fp32 all greedy tokens,
+// too. Then the two are timed in turns in one run on one machine; ratios are of medians, with a 95 % bootstrap interval
+// over rounds. Batch-invariant and quantised runs of ours are compared with our own plain one in the same way.
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <sstream>
+
+#include "base/files.h"
+#include "base/philox.h"
+#include "base/stats.h"
+#include "bench/peer.h"
+#include "infer/decoder.h"
+#include "model/checkpoint.h"
+#include "model/initialize.h"
+#include "transport/clock.h"
+
+namespace farskip {
+namespace {
+
+std::vector<std::string> words_of(const std::string& text, char separator) {
+  std::vector<std::string> words;
+  std::istringstream stream(text);
+  for (std::string word; std::getline(stream, word, separator);) words.push_back(word);
+  return words;
+}
+
+struct Arguments {
+  std::map<std::string, std::string> text = {{"python", "python3"},
+                                             {"pythonpath", ""},
+                                             {"models", "150m,1b"},
+                                             {"dtypes", "bf16,fp32"},
+                                             {"rounds", "8"},
+                                             {"threads", "2"},
+                                             {"prompt", "512"},
+                                             {"decode", "64"},
+                                             {"settings", "eager,grouped_mm,batched_mm"},
+                                             {"quantizations", "none,int8,int4"},
+                                             {"out", ""},
+                                             {"work", "out/generate_speed"}};
+  Arguments(int argc, char** argv) {
+    for (int i = 1; i < argc; ++i) {
+      const std::string word = argv[i], key = word.substr(0, word.find('='));
+      if (text.count(key) == 0 || key.size() == word.size()) fail("{}: see the head of bench/generate_speed.cc", word);
+      text[key] = word.substr(key.size() + 1);
+    }
+    if (number("rounds") < 6 || number("decode") < 2) fail("expected rounds >= 6 and decode >= 2");
+  }
+  const std::string& operator[](const std::string& key) const { return text.at(key); }
+  int number(const std::string& key) const { return std::atoi(text.at(key).c_str()); }
+};
+
+nlohmann::json model_json(const std::string& name) {
+  const bool large = name == "1b";
+  if (!large && name != "150m") fail("{}: the models are 150m and 1b", name);
+  return {{"architectures", {"Qwen3MoeForCausalLM"}},
+          {"model_type", "qwen3_moe"},
+          {"vocab_size", 32'000},
+          {"hidden_size", large ? 1024 : 512},
+          {"intermediate_size", large ? 2816 : 1408},
+          {"moe_intermediate_size", large ? 512 : 256},
+          {"num_hidden_layers", large ? 16 : 12},
+          {"num_experts", 32},
+          {"num_experts_per_tok", 4},
+          {"norm_topk_prob", true},
+          {"decoder_sparse_step", 1},
+          {"mlp_only_layers", nlohmann::json::array()},
+          {"num_attention_heads", large ? 16 : 8},
+          {"num_key_value_heads", large ? 4 : 2},
+          {"head_dim", 64},
+          {"max_position_embeddings", 4096},
+          {"rms_norm_eps", 1e-6},
+          {"rope_theta", 10000.0},
+          {"hidden_act", "silu"},
+          {"attention_bias", false},
+          {"tie_word_embeddings", false}};
+}
+
+struct Times {
+  double prefill_ms = 0, decode_ms = 0;
+  std::vector<int32_t> tokens;
+};
+
+/// Ratios of medians, each with its interval.
+std::string ratio_text(const std::vector<double>& theirs, const std::vector<double>& ours) {
+  const Estimate ratio = bootstrap_interval(static_cast<int64_t>(ours.size()), [&](const std::vector<int64_t>& chosen) {
+    std::vector<double> a, b;
+    for (const int64_t i : chosen) {
+      a.push_back(ours[i]);
+      b.push_back(theirs[i]);
+    }
+    return median(b) / median(a);
+  });
+  return fmt::format("{:.2f} [{:.2f}, {:.2f}]", ratio.value, ratio.low, ratio.high);
+}
+
+class Comparison {
+ public:
+  Comparison(const Arguments& arguments, const std::string& name, const std::string& dtype)
+      : arguments_(arguments), name_(name), dtype_(dtype), folder_(arguments["work"] + "/" + name + "-" + dtype) {
+    make_model();
+    const int64_t vocab = model_json(name)["vocab_size"];
+    Philox random(11, 0);
+    for (int i = 0; i < arguments.number("prompt"); ++i) prompt_.push_back(static_cast<int32_t>(random.below(vocab)));
+    std::string bytes;
+    for (const int64_t token : prompt_) bytes.append(reinterpret_cast<const char*>(&token), sizeof(token));
+    write_file(folder_ + "/tokens.bin", bytes);
+  }
+
+  void run(std::string& report) {
+    const InferenceModel model(folder_);
+    with_decoder(model, decoder_options(), [&](Decoder& decoder) {
+      ours(decoder);
+      const Times checked = ours(decoder);
+      const at::Tensor our_logits = logits_;
+      for (const auto& setting : words_of(arguments_["settings"], ','))
+        compare(setting, decoder, checked, our_logits, report);
+    });
+    for (const auto& kind : words_of(arguments_["quantizations"], ',')) variant(model, kind, false, report);
+    variant(model, "none", true, report);
+  }
+
+ private:
+  void make_model() const {
+    std::filesystem::create_directories(arguments_["work"]);
+    if (std::filesystem::exists(folder_ + "/config.json")) return;
+    const nlohmann::json json = model_json(name_);
+    ParameterSet parameters(std::make_shared<const ParameterTable>(parse_model_config(json, name_)), {});
+    initialize(parameters, {.seed = 5, .std = 0.05});
+    SaveOptions options;
+    options.dtype = dtype_ == "bf16" ? at::kBFloat16 : at::kFloat;
+    save_checkpoint(folder_, json, parameters, options);
+  }
+
+  DecoderOptions decoder_options() const {
+    DecoderOptions options;
+    options.max_positions = std::ssize(prompt_) + arguments_.number("decode") + 1;
+    return options;
+  }
+
+  Times ours(Decoder& decoder) {
+    Times times;
+    const int64_t sequence = decoder.add();
+    double begin = now_us();
+    logits_ = decoder.step({{sequence, prompt_}})[0].clone();
+    at::Tensor logits = logits_;
+    const auto take = [&] { times.tokens.push_back(static_cast<int32_t>(logits.argmax().item<int64_t>())); };
+    take();
+    times.prefill_ms = (now_us() - begin) / 1e3;
+    begin = now_us();
+    for (int i = 1; i < arguments_.number("decode"); ++i) {
+      logits = decoder.step({{sequence, {times.tokens.back()}}})[0];
+      take();
+    }
+    times.decode_ms = (now_us() - begin) / 1e3;
+    decoder.remove(sequence);
+    return times;
+  }
+
+  bool theirs(Peer& peer, Times& times) const {
+    peer.send("generate " + arguments_["decode"]);
+    std::string line;
+    if (!peer.receive(line)) return false;
+    std::istringstream words(line);
+    times = {};
+    words >> times.prefill_ms >> times.decode_ms;
+    for (int32_t token; words >> token;) times.tokens.push_back(token);
+    return true;
+  }
+
+  void compare(const std::string& setting, Decoder& decoder, const Times& checked, const at::Tensor& our_logits,
+               std::string& report) {
+    const std::string experts = setting.substr(0, setting.find('+')), logits_path = folder_ + "/logits.bin";
+    std::vector<std::string> command = {arguments_["python"],
+                                        FARSKIP_BENCH_DIR "/hf_generate.py",
+                                        "--model",
+                                        folder_,
+                                        "--tokens",
+                                        folder_ + "/tokens.bin",
+                                        "--logits",
+                                        logits_path,
+                                        "--max-positions",
+                                        std::to_string(decoder.max_positions()),
+                                        "--threads",
+                                        arguments_["threads"],
+                                        "--dtype",
+                                        dtype_,
+                                        "--experts",
+                                        experts};
+    if (setting != experts) command.push_back("--compile");
+    Peer peer(command, arguments_["pythonpath"]);
+    std::string version;
+    Times first, second;
+    if (!peer.receive(version) || !theirs(peer, first) || !theirs(peer, second)) {
+      report += fmt::format("| {} | {} | {} | ended without an answer | | | | |\n", name_, dtype_, setting);
+      return;
+    }
+    const at::Tensor logits = at::from_file(logits_path, false, our_logits.size(0), at::kFloat);
+    const double error = (logits - our_logits).norm().item<double>() / our_logits.norm().item<double>();
+    if (!(error < (dtype_ == "fp32" ? 1e-4 : 5e-2))) fail("{}: logits differ by {:.1e}", setting, error);
+    if (dtype_ == "fp32" && second.tokens != checked.tokens) fail("{}: greedy tokens differ", setting);
+    std::vector<double> our_prefill, our_decode, prefill, decode;
+    for (int round = 0; round < arguments_.number("rounds"); ++round) {
+      for (int turn = 0; turn < 2; ++turn) {
+        Times times;
+        const bool is_ours = (turn + round) % 2 == 0;
+        if (is_ours) times = ours(decoder);
+        if (!is_ours && !theirs(peer, times)) fail("{} has ended", setting);
+        (is_ours ? our_prefill : prefill).push_back(times.prefill_ms);
+        (is_ours ? our_decode : decode).push_back(times.decode_ms);
+      }
+    }
+    const double made = arguments_.number("decode") - 1;
+    const auto rates = [&](const std::vector<double>& p, const std::vector<double>& d) {
+      return fmt::format("{:.0f} / {:.1f}", 1e3 * static_cast<double>(prompt_.size()) / median(p),
+                         1e3 * made / median(d));
+    };
+    const std::string row = fmt::format("| {} | {} | {} | {} | {} | {} | {} | {:.1e} |\n", name_, dtype_, setting,
+                                        rates(our_prefill, our_decode), rates(prefill, decode),
+                                        ratio_text(prefill, our_prefill), ratio_text(decode, our_decode), error);
+    fmt::print("{}", row);
+    std::fflush(stdout);
+    report += row;
+  }
+
+  /// Ours in another form against ours.
+  void variant(const InferenceModel& plain, const std::string& kind, bool invariant, std::string& report) {
+    if (kind == "none" && !invariant) return;
+    const InferenceModel other(folder_, {.quantization = nn::parse_quantization(kind), .batch_invariant = invariant});
+    std::vector<double> a_prefill, a_decode, b_prefill, b_decode;
+    with_decoder(plain, decoder_options(), [&](Decoder& a) {
+      with_decoder(other, decoder_options(), [&](Decoder& b) {
+        ours(a);
+        ours(b);
+        for (int round = 0; round < arguments_.number("rounds"); ++round) {
+          const Times first = ours(round % 2 ? b : a), second = ours(round % 2 ? a : b);
+          const Times &of_a = round % 2 ? second : first, &of_b = round % 2 ? first : second;
+          a_prefill.push_back(of_a.prefill_ms);
+          a_decode.push_back(of_a.decode_ms);
+          b_prefill.push_back(of_b.prefill_ms);
+          b_decode.push_back(of_b.decode_ms);
+        }
+      });
+    });
+    const std::string row =
+        fmt::format("| {} | {} | ours, {} | {:.0f} MiB of {:.0f} | | {} | {} | |\n", name_, dtype_,
+                    invariant ? "batch-invariant" : kind, static_cast<double>(other.weight_bytes()) / (1 << 20),
+                    static_cast<double>(plain.weight_bytes()) / (1 << 20), ratio_text(a_prefill, b_prefill),
+                    ratio_text(a_decode, b_decode));
+    fmt::print("{}", row);
+    std::fflush(stdout);
+    report += row;
+  }
+
+  const Arguments& arguments_;
+  std::string name_, dtype_, folder_;
+  std::vector<int32_t> prompt_;
+  at::Tensor logits_;
+};
+
+int run(int argc, char** argv) {
+  const Arguments arguments(argc, argv);
+  at::set_num_threads(arguments.number("threads"));
+  std::string report = fmt::format(
+      "Prompt of {} tokens, {} decoded, {} threads, {} rounds in turns. Tokens/s are prefill / decode; ratios are "
+      "theirs "
+      "over ours in time (above 1: we are faster), of variants plain over variant.\n\n"
+      "| model | dtype | against | ours, tokens/s | theirs | prefill | decode | logits differ by |\n"
+      "|---|---|---|---|---|---|---|---|\n",
+      arguments["prompt"], arguments["decode"], arguments["threads"], arguments["rounds"]);
+  fmt::print("{}", report);
+  for (const auto& model : words_of(arguments["models"], ',')) {
+    for (const auto& dtype : words_of(arguments["dtypes"], ',')) Comparison(arguments, model, dtype).run(report);
+  }
+  if (!arguments["out"].empty()) write_file(arguments["out"], report);
+  return 0;
+}
+
+}  // namespace
+}  // namespace farskip
+
+int main(int argc, char** argv) {
+  try {
+    return farskip::run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    return 1;
+  }
+}
