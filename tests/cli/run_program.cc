@@ -21,10 +21,10 @@ std::string read_and_remove(const std::string& path) {
 
 }  // namespace
 
-ProgramResult run_farskip(const std::string& arguments) {
+ProgramResult run_farskip(const std::string& arguments, const std::string& input) {
   const std::string base = ::testing::TempDir() + "farskip_cli_" + std::to_string(getpid());
   const std::string command =
-      "'" FARSKIP_BINARY_DIR "/farskip' " + arguments + " </dev/null >'" + base + ".out' 2>'" + base + ".err'";
+      "'" FARSKIP_BINARY_DIR "/farskip' " + arguments + " <'" + input + "' >'" + base + ".out' 2>'" + base + ".err'";
   const int status = std::system(command.c_str());
   ProgramResult result;
   result.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);

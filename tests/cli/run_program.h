@@ -11,7 +11,7 @@ struct ProgramResult {
   std::string err;  ///< standard error
 };
 
-/// `arguments` as a shell would read them; no standard input.
-ProgramResult run_farskip(const std::string& arguments);
+/// `arguments` as a shell would read them; standard input from a file.
+ProgramResult run_farskip(const std::string& arguments, const std::string& input = "/dev/null");
 
 }  // namespace farskip::testing
