@@ -4,7 +4,6 @@
 #include <ATen/Parallel.h>
 
 #include <array>
-#include <optional>
 
 #include "base/error.h"
 #include "nn/row_products.h"
@@ -20,9 +19,6 @@ WeightFormat format_for(Quantization quantization, at::ScalarType type) {
 }
 
 bool quantized(WeightFormat format) { return format == WeightFormat::int8 || format == WeightFormat::int4; }
-
-/// Of one product with a matrix: from how many rows on the library is faster than rows times rows.
-constexpr int64_t library_rows = 1 << 30;
 
 }  // namespace
 
@@ -96,7 +92,8 @@ at::Tensor InferenceWeight::product(const at::Tensor& x, const int64_t* offsets,
   }
   const at::Tensor rows = x.stride(1) == 1 || depth_ <= 1 ? x : x.contiguous();
   const at::Tensor out = at::empty({x.size(0), num_rows_}, x.options());
-  row_products(out, rows, {format_, row(0, 0), num_experts_, num_rows_, depth_}, offsets, bias, options.portable);
+  row_products(out, rows, {format_, row(0, 0), num_experts_, num_rows_, depth_}, offsets, bias,
+               !options.batch_invariant, options.portable);
   return out;
 }
 
@@ -105,10 +102,6 @@ at::Tensor InferenceWeight::multiply(const at::Tensor& x, const at::Tensor& bias
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = num_rows_;
   const int64_t num_rows = x.numel() / std::max<int64_t>(1, x.size(-1));
-  if (!quantized(format_) && !options.batch_invariant && num_rows >= library_rows &&
-      x.scalar_type() == storage_.scalar_type()) {
-    return at::linear(x, storage_, bias.defined() ? std::optional(bias) : std::nullopt);
-  }
   const std::array<int64_t, 2> offsets = {0, num_rows};
   return product(x.reshape({num_rows, x.size(-1)}), offsets.data(), bias, options).view(shape);
 }

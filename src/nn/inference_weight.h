@@ -10,8 +10,8 @@
 
 namespace farskip::nn {
 
-/// What a weight is kept as: its own elements, or blocks of 8 or 4 bits (see weight_format.h), that is 8.5 or 5 bits an
-/// element.
+/// What a weight is kept as: its own elements, or 8 or 4 bits for each with scales (see weight_format.h), that is 8.1
+/// or 5 bits an element.
 enum class Quantization : uint8_t { none, int8, int4 };
 
 /// "none", "int8" or "int4". Throws Error for others, naming these.
@@ -19,7 +19,8 @@ Quantization parse_quantization(const std::string& text);
 
 struct ProductOptions {
   /// The bits of a row of the result are a function of that row and the weight alone: neither of the other rows, their
-  /// number, nor of threads. Otherwise products of many rows may be the library's, where that is faster.
+  /// number, nor of threads. Otherwise products of many rows with weights that are not quantised are made of tiles,
+  /// which is faster.
   bool batch_invariant = false;
   /// Computes as on a processor without AVX-512 (for tests).
   bool portable = false;
@@ -46,12 +47,11 @@ class InferenceWeight {
   WeightFormat format() const { return format_; }
   /// Bytes that the elements take.
   int64_t nbytes() const { return num_experts_ * num_rows_ * row_bytes(format_, depth_); }
-  /// The elements in fp32, [N, K] or [E, N, K]: exactly those that products read, but for their rounding to the type of
-  /// x.
+  /// The elements in fp32, [N, K] or [E, N, K]: those that products read; of int4, before they are rounded to x's type.
   at::Tensor decoded() const;
 
   /// x [..., K] W^T + bias -> [..., N] in the type of x, fp32 or bf16, summed in fp32 and rounded once. bias [N] in
-  /// x's type, or undefined. Elements of quantised weights are rounded to the type of x before. A weight of fp32 takes
+  /// x's type, or undefined. Elements of int4 are rounded to the type of x before. A weight of fp32 takes
   /// x of fp32 only. REQUIRES: one matrix, not a stack.
   at::Tensor multiply(const at::Tensor& x, const at::Tensor& bias = {}, const ProductOptions& options = {}) const;
 

@@ -27,17 +27,33 @@ void deal(int64_t num_items, bool worth_it, const F& f) {
 
 /// Rows of a weight that fit into a core's cache beside other things once they are decoded.
 int64_t panel_rows(int64_t bytes_of_row) {
-  return std::clamp<int64_t>((1 << 18) / std::max<int64_t>(1, bytes_of_row) / 4 * 4, 4, 64);
+  return std::clamp<int64_t>((1 << 18) / std::max<int64_t>(1, bytes_of_row) / 4 * 4, 4, max_panel_rows);
+}
+
+/// Mean number of rows of an expert from which on packing a weight into tiles is worth it.
+constexpr int64_t many_rows = 16;
+
+/// REQUIRES: a weight of type T, no bias.
+template <typename T>
+void tiled_product(const RowProduct<T>& p) {
+  std::vector<uint32_t> storage, words(tiles::panel_words<T>(p.depth));
+  const tiles::Matrix<T> x{p.x, p.num_x, p.depth, p.x_stride, 1};
+  const tiles::Matrix<T> w{reinterpret_cast<const T*>(p.w), p.depth, p.num_w, 1, p.depth};
+  tiles::multiply<T>(tiles::left(x, storage), tiles::pack(w, 0, words.data()), p.out, p.out_stride);
 }
 
 template <typename T>
 void products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weight, const int64_t* offsets,
-              const at::Tensor& bias, void (*kernel)(const RowProduct<T>&)) {
+              const at::Tensor& bias, bool tiled, bool portable) {
   std::vector<int64_t> active;
   for (int64_t e = 0; e < weight.num_experts; ++e) {
     if (offsets[e + 1] > offsets[e]) active.push_back(e);
   }
-  const int64_t at_once = panel_rows(weight.depth * static_cast<int64_t>(sizeof(T)));
+  const bool wide = !portable && tiles::supported(x.scalar_type());
+  const bool many = tiled && wide && !bias.defined() && weight.format == format_of(x.scalar_type()) &&
+                    x.size(0) >= many_rows * static_cast<int64_t>(active.size());
+  const auto kernel = many ? tiled_product<T> : wide ? wide_product<T> : portable_product<T>;
+  const int64_t at_once = many ? tiles::panel_cols : panel_rows(weight.depth * static_cast<int64_t>(sizeof(T)));
   const int64_t num_panels = (weight.num_rows + at_once - 1) / at_once;
   const bool worth_it = x.size(0) * weight.num_rows * weight.depth >= 1 << 16;
   const T* bias_data = bias.defined() ? bias.const_data_ptr<T>() : nullptr;
@@ -49,6 +65,13 @@ void products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weig
             row_bytes(weight.format, weight.depth), weight.format, std::min(at_once, weight.num_rows - first),
             weight.depth, bias_data == nullptr ? nullptr : bias_data + first, out_data + row * out.stride(0) + first,
             out.stride(0)});
+  });
+}
+
+template <typename T>
+void round_to(std::vector<float>& values) {
+  for_machine(0, static_cast<int64_t>(values.size()), [v = values.data()](int64_t begin, int64_t end) FARSKIP_INLINE {
+    for (int64_t i = begin; i < end; ++i) v[i] = static_cast<float>(static_cast<T>(v[i]));
   });
 }
 
@@ -64,9 +87,7 @@ void portable_product(const RowProduct<T>& p) {
   });
   for (int64_t n = 0; n < p.num_w; ++n) {
     decode_row(p.format, p.w + n * p.w_stride, p.depth, w.data());
-    for_machine(0, p.depth, [w = w.data()](int64_t begin, int64_t end) FARSKIP_INLINE {
-      for (int64_t k = begin; k < end; ++k) w[k] = static_cast<float>(static_cast<T>(w[k]));
-    });
+    if (p.format == WeightFormat::int4) round_to<T>(w);
     const float start = p.bias == nullptr ? 0.0F : static_cast<float>(p.bias[n]);
     for_machine(0, p.num_x, [&, x = x.data(), w = w.data()](int64_t begin, int64_t end) FARSKIP_INLINE {
       for (int64_t m = begin; m < end; ++m) {
@@ -82,15 +103,10 @@ template void portable_product<float>(const RowProduct<float>&);
 template void portable_product<at::BFloat16>(const RowProduct<at::BFloat16>&);
 
 void row_products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weight, const int64_t* offsets,
-                  const at::Tensor& bias, bool portable) {
+                  const at::Tensor& bias, bool tiled, bool portable) {
   FARSKIP_CHECK(x.size(1) == weight.depth && (x.size(1) <= 1 || x.stride(1) == 1), "rows of x");
-  const bool wide = !portable && tiles::supported(x.scalar_type());
-  if (x.scalar_type() == at::kFloat) {
-    products<float>(out, x, weight, offsets, bias, wide ? wide_product<float> : portable_product<float>);
-  } else {
-    products<at::BFloat16>(out, x, weight, offsets, bias,
-                           wide ? wide_product<at::BFloat16> : portable_product<at::BFloat16>);
-  }
+  (x.scalar_type() == at::kFloat ? products<float> : products<at::BFloat16>)(out, x, weight, offsets, bias, tiled,
+                                                                             portable);
 }
 
 }  // namespace farskip::nn

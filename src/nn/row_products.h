@@ -21,7 +21,9 @@ struct WeightRows {
   }
 };
 
-/// Some rows of x times some rows of a weight. T: float or at::BFloat16.
+inline constexpr int64_t max_panel_rows = 64;
+
+/// Some rows of x times up to 64 rows of a weight. T: float or at::BFloat16.
 template <typename T>
 struct RowProduct {
   const T* x;
@@ -33,6 +35,7 @@ struct RowProduct {
   const T* bias;  ///< [num_w], or null
   T* out;         ///< [num_x, num_w]
   int64_t out_stride;
+  const float* scales = nullptr;  ///< [num_w] of the sums, for wide_product itself
 };
 
 /// On any processor.
@@ -45,8 +48,9 @@ void wide_product(const RowProduct<T>& product);
 
 /// out [M, N]: out[m] = W_e x[m] + bias for the rows offsets[e] <= m < offsets[e+1] of each expert. Panels of the
 /// weights of experts that have rows are dealt among threads. x [M, K] with dense rows; bias [N] or undefined; all
-/// three of one type. `portable`: although the processor has wider vectors.
+/// three of one type. `tiled`: experts with many rows may use tiles, whose sums have another order. `portable`:
+/// although the processor has wider vectors.
 void row_products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weight, const int64_t* offsets,
-                  const at::Tensor& bias, bool portable);
+                  const at::Tensor& bias, bool tiled, bool portable);
 
 }  // namespace farskip::nn

@@ -1,11 +1,13 @@
 #include "nn/weight_format.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <limits>
+#include <vector>
 
 #include "base/error.h"
 #include "nn/for_machine.h"
@@ -13,7 +15,9 @@
 namespace farskip::nn {
 namespace {
 
-static_assert(sizeof(Int8Block) == 34 && sizeof(Int4Block) == 20);
+static_assert(sizeof(Int4Block) == 20);
+
+int64_t padded(int64_t depth) { return (depth + block_elements - 1) / block_elements * block_elements; }
 
 FARSKIP_INLINE inline float wide(at::BFloat16 value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value.x) << 16);
@@ -30,58 +34,51 @@ float step_number(float value, float scale, float least, float most) {
   return scale > 0 ? std::clamp(std::nearbyint(value / scale), least, most) : 0;
 }
 
-void encode(const float* w, float low, float high, Int8Block& block) {
-  block.scale = rounded(std::max(-low, high) / 127, true);
-  for (int64_t i = 0; i < block_elements; ++i)
-    block.q[i] = static_cast<int8_t>(step_number(w[i], wide(block.scale), -127, 127));
+void encode_int8(const float* w, int64_t depth, std::byte* out) {
+  float most = 0;
+  for (int64_t k = 0; k < depth; ++k) most = std::max(most, std::abs(w[k]));
+  const float scale = wide(rounded(most / 127, true));
+  auto* q = reinterpret_cast<int8_t*>(out);
+  for (int64_t k = 0; k < depth; ++k) q[k] = static_cast<int8_t>(step_number(w[k], scale, -127, 127));
+  std::fill(q + depth, q + padded(depth), 0);
+  std::memcpy(out + padded(depth), &scale, sizeof(scale));
 }
 
-void encode(const float* w, float low, float high, Int4Block& block) {
-  block.minimum = rounded(low, false);
+void encode_block(const float* w, int64_t num, Int4Block& block) {
+  const auto [low, high] = std::minmax_element(w, w + num);
+  block.minimum = rounded(*low, false);
   const float minimum = wide(block.minimum);
-  block.scale = rounded((high - minimum) / 15, true);
+  block.scale = rounded((*high - minimum) / 15, true);
   const auto q = [&](int64_t i) {
-    return static_cast<unsigned>(step_number(w[i] - minimum, wide(block.scale), 0, 15));
+    return i < num ? static_cast<unsigned>(step_number(w[i] - minimum, wide(block.scale), 0, 15)) : 0U;
   };
   for (int64_t i = 0; i < block_elements; i += 2) block.q[i / 2] = static_cast<uint8_t>(q(i) | q(i + 1) << 4);
 }
 
-/// A row of fp32 or bf16 elements; returns whether all are finite.
-template <typename T, typename Block>
-bool encode_row(const T* row, int64_t depth, Block* out) {
-  for (int64_t begin = 0; begin < depth; begin += block_elements, ++out) {
-    const int64_t num = std::min(block_elements, depth - begin);
-    float w[block_elements] = {};
-    std::copy_n(row + begin, num, w);
-    const auto [low, high] = std::minmax_element(w, w + num);
-    if (!std::all_of(w, w + num, [](float value) { return std::isfinite(value); })) return false;
-    encode(w, *low, *high, *out);
-  }
-  return true;
+void encode_int4(const float* w, int64_t depth, std::byte* out) {
+  auto* block = reinterpret_cast<Int4Block*>(out);
+  for (int64_t begin = 0; begin < depth; begin += block_elements)
+    encode_block(w + begin, std::min(block_elements, depth - begin), *block++);
 }
 
-template <typename T, typename Block>
-bool encode_rows(const at::Tensor& rows, std::byte* out) {
-  const int64_t depth = rows.size(1), bytes = (depth + block_elements - 1) / block_elements * sizeof(Block);
+/// Returns whether all elements are finite.
+template <typename T>
+bool encode_rows(const at::Tensor& rows, WeightFormat format, std::byte* out) {
+  const int64_t depth = rows.size(1), bytes = row_bytes(format, depth);
   const T* in = rows.const_data_ptr<T>();
   std::atomic<bool> finite = true;
-  parallel_rows(rows.size(0), depth, [&, in](int64_t begin, int64_t end) {
+  at::parallel_for(0, rows.size(0), 8, [&](int64_t begin, int64_t end) {
+    std::vector<float> w(depth);
     for (int64_t n = begin; n < end; ++n) {
-      if (!encode_row(in + n * depth, depth, reinterpret_cast<Block*>(out + n * bytes))) finite = false;
+      std::copy_n(in + n * depth, depth, w.begin());
+      if (std::all_of(w.begin(), w.end(), [](float value) { return std::isfinite(value); })) {
+        (format == WeightFormat::int8 ? encode_int8 : encode_int4)(w.data(), depth, out + n * bytes);
+      } else {
+        finite = false;
+      }
     }
   });
   return finite;
-}
-
-template <typename Block>
-bool encode_rows_of(const at::Tensor& rows, std::byte* out) {
-  return rows.scalar_type() == at::kFloat ? encode_rows<float, Block>(rows, out)
-                                          : encode_rows<at::BFloat16, Block>(rows, out);
-}
-
-FARSKIP_INLINE inline void decode(const Int8Block& block, float* out) {
-  const float scale = wide(block.scale);
-  for (int64_t i = 0; i < block_elements; ++i) out[i] = scale * static_cast<float>(block.q[i]);
 }
 
 FARSKIP_INLINE inline void decode(const Int4Block& block, float* out) {
@@ -90,9 +87,8 @@ FARSKIP_INLINE inline void decode(const Int4Block& block, float* out) {
     out[i] = minimum + scale * static_cast<float>(block.q[i / 2] >> (i % 2 * 4) & 0xF);
 }
 
-template <typename Block>
-void decode_blocks(const std::byte* row, int64_t depth, float* out) {
-  const auto* block = reinterpret_cast<const Block*>(row);
+void decode_int4(const std::byte* row, int64_t depth, float* out) {
+  const auto* block = reinterpret_cast<const Int4Block*>(row);
   for_machine(0, depth / block_elements, [=](int64_t begin, int64_t end) FARSKIP_INLINE {
     for (int64_t b = begin; b < end; ++b) decode(block[b], out + b * block_elements);
   });
@@ -113,26 +109,31 @@ WeightFormat format_of(at::ScalarType type) {
 }
 
 int64_t row_bytes(WeightFormat format, int64_t depth) {
-  const int64_t num_blocks = (depth + block_elements - 1) / block_elements;
   switch (format) {
     case WeightFormat::fp32:
       return depth * 4;
     case WeightFormat::bf16:
       return depth * 2;
     case WeightFormat::int8:
-      return num_blocks * static_cast<int64_t>(sizeof(Int8Block));
+      return padded(depth) + int8_tail_bytes;
     case WeightFormat::int4:
-      return num_blocks * static_cast<int64_t>(sizeof(Int4Block));
+      return padded(depth) / block_elements * static_cast<int64_t>(sizeof(Int4Block));
   }
   return 0;
 }
 
+float scale_of_row(const std::byte* row, int64_t depth) {
+  float scale;
+  std::memcpy(&scale, row + padded(depth), sizeof(scale));
+  return scale;
+}
+
 void quantize(const at::Tensor& rows, WeightFormat format, std::byte* out) {
   FARSKIP_CHECK(rows.dim() == 2 && (format == WeightFormat::int8 || format == WeightFormat::int4));
-  format_of(rows.scalar_type());
   const at::Tensor dense = rows.detach().contiguous();
-  const bool finite =
-      format == WeightFormat::int8 ? encode_rows_of<Int8Block>(dense, out) : encode_rows_of<Int4Block>(dense, out);
+  const bool finite = format_of(dense.scalar_type()) == WeightFormat::fp32
+                          ? encode_rows<float>(dense, format, out)
+                          : encode_rows<at::BFloat16>(dense, format, out);
   if (!finite) fail("a weight with elements that are not finite cannot be quantised; load it in its own type");
 }
 
@@ -143,14 +144,19 @@ void decode_row(WeightFormat format, const std::byte* row, int64_t depth, float*
       break;
     case WeightFormat::bf16:
       for_machine(0, depth,
-                  [=, in = reinterpret_cast<const at::BFloat16*>(row)](int64_t begin, int64_t end) FARSKIP_INLINE {
-                    for (int64_t k = begin; k < end; ++k) out[k] = wide(in[k]);
+                  [=, w = reinterpret_cast<const at::BFloat16*>(row)](int64_t begin, int64_t end) FARSKIP_INLINE {
+                    for (int64_t k = begin; k < end; ++k) out[k] = wide(w[k]);
                   });
       break;
     case WeightFormat::int8:
-      return decode_blocks<Int8Block>(row, depth, out);
+      for_machine(0, depth,
+                  [=, q = reinterpret_cast<const int8_t*>(row), scale = scale_of_row(row, depth)](
+                      int64_t begin, int64_t end) FARSKIP_INLINE {
+                    for (int64_t k = begin; k < end; ++k) out[k] = scale * static_cast<float>(q[k]);
+                  });
+      break;
     case WeightFormat::int4:
-      return decode_blocks<Int4Block>(row, depth, out);
+      return decode_int4(row, depth, out);
   }
 }
 

@@ -90,16 +90,6 @@ struct Reader<WeightFormat::bf16, float> {
   }
 };
 
-FARSKIP_WIDE inline __m512i decode(const Int8Block& block, int64_t half, float) {
-  const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block.q + 16 * half));
-  return _mm512_castps_si512(
-      _mm512_mul_ps(low_half(broadcast_pair(&block)), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q))));
-}
-FARSKIP_WIDE inline __m512i decode(const Int8Block& block, int64_t, at::BFloat16) {
-  return reinterpret_cast<__m512i>(
-      _mm512_cvtne2ps_pbh(_mm512_castsi512_ps(decode(block, 1, 0.0F)), _mm512_castsi512_ps(decode(block, 0, 0.0F))));
-}
-
 /// The 16 numbers that a block's elements are among.
 FARSKIP_WIDE inline __m512 numbers(const Int4Block& block) {
   const __m512i pair = broadcast_pair(&block);
@@ -120,6 +110,26 @@ FARSKIP_WIDE inline __m512i decode(const Int4Block& block, int64_t, at::BFloat16
   return _mm512_permutexvar_epi16(index, _mm512_broadcast_i64x4(table));
 }
 
+/// q without its scale, which belongs to the whole row.
+FARSKIP_WIDE inline __m512 numbers(__m128i q) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)); }
+template <>
+struct Reader<WeightFormat::int8, float> {
+  static constexpr int64_t vector_bytes = 16;
+  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i) {
+    return _mm512_castps_si512(numbers(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 16 * i))));
+  }
+  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i, __mmask16) { return load(row, i); }
+};
+template <>
+struct Reader<WeightFormat::int8, at::BFloat16> {
+  static constexpr int64_t vector_bytes = 32;
+  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i) {
+    const auto* q = reinterpret_cast<const __m128i*>(row + 32 * i);
+    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(numbers(_mm_loadu_si128(q + 1)), numbers(_mm_loadu_si128(q))));
+  }
+  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i, __mmask32) { return load(row, i); }
+};
+
 /// A block of 32 is one vector of bf16 or two of fp32, and a row's last block is whole.
 template <typename Block, typename T>
 struct BlockReader {
@@ -133,10 +143,6 @@ struct BlockReader {
   }
 };
 
-template <>
-struct Reader<WeightFormat::int8, float> : BlockReader<Int8Block, float> {};
-template <>
-struct Reader<WeightFormat::int8, at::BFloat16> : BlockReader<Int8Block, at::BFloat16> {};
 template <>
 struct Reader<WeightFormat::int4, float> : BlockReader<Int4Block, float> {};
 template <>
@@ -183,7 +189,7 @@ FARSKIP_WIDE void block(const RowProduct<T>& p, int64_t m, int64_t n) {
     __m512i factor[num_columns];
 #pragma GCC unroll 4
     for (int c = 0; c < num_columns; ++c) {
-      _mm_prefetch(w[c] + ahead + i * In::vector_bytes, _MM_HINT_T0);
+      if (R <= 4) _mm_prefetch(w[c] + ahead + i * In::vector_bytes, _MM_HINT_T0);
       factor[c] = In::load(w[c], i);
     }
 #pragma GCC unroll 6
@@ -203,11 +209,11 @@ FARSKIP_WIDE void block(const RowProduct<T>& p, int64_t m, int64_t n) {
     }
   }
   const auto columns = static_cast<__mmask8>((1U << num) - 1);
+  const __m128 scale = p.scales == nullptr ? _mm_set1_ps(1) : read(p.scales + n, columns);
+  const __m128 bias = p.bias == nullptr ? _mm_setzero_ps() : read(p.bias + n, columns);
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {
-    __m128 y = fold(sum[r]);
-    if (p.bias != nullptr) y = _mm_add_ps(y, read(p.bias + n, columns));
-    write(p.out + (m + r) * p.out_stride + n, columns, y);
+    write(p.out + (m + r) * p.out_stride + n, columns, _mm_maskz_fmadd_ps(0xF, fold(sum[r]), scale, bias));
   }
 }
 
@@ -278,7 +284,13 @@ void multiply_decoded(const RowProduct<T>& p) {
 
 template <typename T>
 void wide_product(const RowProduct<T>& p) {
-  if (p.format == WeightFormat::int8) return multiply_decoded<WeightFormat::int8>(p);
+  if (p.format == WeightFormat::int8) {
+    float scales[max_panel_rows];
+    for (int64_t n = 0; n < p.num_w; ++n) scales[n] = scale_of_row(p.w + n * p.w_stride, p.depth);
+    RowProduct<T> scaled = p;
+    scaled.scales = scales;
+    return multiply_decoded<WeightFormat::int8>(scaled);
+  }
   if (p.format == WeightFormat::int4) return multiply_decoded<WeightFormat::int4>(p);
   if (p.format == own_format<T>) return multiply_decoded<own_format<T>>(p);
   if constexpr (std::is_same_v<T, float>) return multiply_decoded<WeightFormat::bf16>(p);

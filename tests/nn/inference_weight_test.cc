@@ -18,7 +18,7 @@ double distance(const at::Tensor& y, const at::Tensor& exact) {
 /// The matrix of an expert as products with x read it.
 at::Tensor matrix(const InferenceWeight& weight, const at::Tensor& x, int64_t expert = 0) {
   const at::Tensor all = weight.decoded().view({weight.num_experts(), weight.rows(), weight.depth()});
-  return all[expert].to(x.scalar_type()).to(at::kDouble);
+  return (weight.format() == WeightFormat::int4 ? all[expert].to(x.scalar_type()) : all[expert]).to(at::kDouble);
 }
 
 at::Tensor exact_product(const at::Tensor& x, const InferenceWeight& weight, int64_t expert = 0) {

@@ -32,7 +32,7 @@ TEST(Quantised, ElementsAreWithinHalfAStep) {
           for (int64_t k = 0; k < 96; k += 32) {
             const at::Tensor block = weight[n].slice(0, k, k + 32).to(at::kDouble);
             const double low = block.min().item<double>(), high = block.max().item<double>();
-            const double step = format == WeightFormat::int8 ? std::max(-low, high) / 127 * above
+            const double step = format == WeightFormat::int8 ? weight[n].abs().max().item<double>() / 127 * above
                                                              : (high - low + std::abs(low) * 0x1p-7) / 15 * above;
             EXPECT_LE(error[n].slice(0, k, k + 32).max().item<double>(), step / 2 * (1 + 1e-5))
                 << n << " " << k << " " << offset;
@@ -56,7 +56,7 @@ TEST(Quantised, KeepWhatTheyCanHold) {
   EXPECT_BITS_EQUAL(there_and_back(weight, WeightFormat::int4), weight);
   for (int64_t n = 0; n < 255; ++n) {
     for (int64_t k = 0; k < 70; ++k) eight[n][k] = 0.5 * ((n + k * 11) % 255 - 127);
-    for (int64_t block = 0; block < 70; block += 32) eight[n][block] = 0.5 * -127;
+    eight[n][n % 70] = 0.5 * -127;
   }
   EXPECT_BITS_EQUAL(there_and_back(eight, WeightFormat::int8), eight);
 }
@@ -75,14 +75,14 @@ TEST(Quantised, ErrorsOfNormalWeights) {
   const auto error = [&](WeightFormat format) {
     return ((there_and_back(weight, format) - weight).norm() / weight.norm()).item<double>();
   };
-  EXPECT_NEAR(error(WeightFormat::int8), 0.0053, 0.0004);
+  EXPECT_NEAR(error(WeightFormat::int8), 0.0078, 0.0006);
   EXPECT_NEAR(error(WeightFormat::int4), 0.080, 0.004);
 }
 
 TEST(Quantised, RowsTakeWholeBlocks) {
   EXPECT_EQ(row_bytes(WeightFormat::fp32, 33), 132);
   EXPECT_EQ(row_bytes(WeightFormat::bf16, 33), 66);
-  EXPECT_EQ(row_bytes(WeightFormat::int8, 33), 68);
+  EXPECT_EQ(row_bytes(WeightFormat::int8, 33), 96);
   EXPECT_EQ(row_bytes(WeightFormat::int4, 32), 20);
 }
 
