@@ -1,6 +1,7 @@
 // farskip inspect DIR|config.json: what a checkpoint is, whether its tensors are its model's, and, with a text, whether
 // it was trained under the connectivity that it declares.
 
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <map>
@@ -15,6 +16,7 @@
 #include "infer/text_loss.h"
 #include "model/checkpoint.h"
 #include "model/safetensors.h"
+#include "trace/table.h"
 
 namespace farskip::cli {
 namespace {
@@ -23,6 +25,7 @@ namespace fs = std::filesystem;
 
 struct InspectArguments {
   std::string model, text;
+  std::vector<std::string> quantizations;
   Inspected inspected;
   TextLossOptions loss;
 };
@@ -67,6 +70,27 @@ bool inspect_tensors(const std::string& folder, const ModelConfig& model) {
   return check.ok();
 }
 
+/// What 8 or 4 bits cost, in perplexity.
+void compare_quantizations(const InspectArguments& arguments, const std::string& folder,
+                           const std::vector<int32_t>& tokens, const std::vector<double>& plain) {
+  Table table{{"weights", "loss", "perplexity", "difference", "standard error"}, {}, ""};
+  for (const auto& kind : arguments.quantizations) {
+    TextLossOptions options = arguments.loss;
+    options.quantization = nn::parse_quantization(kind);
+    const auto losses = text_losses(folder, {arguments.inspected.connectivity}, tokens, options)[0];
+    const LossComparison compared = compare_losses(losses, plain);
+    const double perplexity = std::exp(compared.first), before = std::exp(compared.second);
+    if (table.rows.empty()) {
+      table.rows.push_back(
+          {"as they are", fmt::format("{:.4f}", compared.second), fmt::format("{:.4f}", before), "", ""});
+    }
+    table.rows.push_back({kind, fmt::format("{:.4f}", compared.first), fmt::format("{:.4f}", perplexity),
+                          fmt::format("{:+.4f} ({:+.2f} %)", perplexity - before, 100 * (perplexity / before - 1)),
+                          fmt::format("{:.4f}", compared.error * perplexity)});
+  }
+  print("\nQuantised weights\n" + render_text(table));
+}
+
 /// Throws Error where the text says that the weights belong to the other graph.
 void inspect_losses(const InspectArguments& arguments, const std::string& folder) {
   const Connectivity& declared = arguments.inspected.connectivity;
@@ -88,6 +112,7 @@ void inspect_losses(const InspectArguments& arguments, const std::string& folder
         arguments.model, declared.to_string(), other.to_string(), compared.first - compared.second, compared.error,
         arguments.model, other.to_string());
   }
+  if (!arguments.quantizations.empty()) compare_quantizations(arguments, folder, tokens, losses[0]);
 }
 
 void inspect(InspectArguments& arguments) {
@@ -119,6 +144,12 @@ void add_inspect(CLI::App& app) {
   command->add_option(
       "--text", arguments->text,
       std::string(text_help) + ":\nits loss under the declared and the opposite connectivity; a mismatch is an error");
+  command
+      ->add_option("--quantization", arguments->quantizations,
+                   "With --text: what weights in so many bits cost in perplexity; several times: each")
+      ->check(CLI::IsMember({"int8", "int4"}))
+      ->expected(1)
+      ->take_all();
   command->add_option("--max-tokens", arguments->loss.max_tokens, "Of the text at most")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);

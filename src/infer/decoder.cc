@@ -76,7 +76,7 @@ void Decoder::reserve(Sequence& sequence, int64_t length) {
   }
 }
 
-at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs) {
+at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs, bool every_token) {
   const at::NoGradGuard no_grad;
   std::vector<int64_t> tokens, positions, last_rows;
   nn::CacheStep cache{&cache_, {}};
@@ -98,7 +98,7 @@ at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs) {
   batch.tokens = row(tokens);
   batch.positions = row(positions);
   batch.cache = &cache;
-  batch.head_rows = at::tensor(last_rows, at::kLong);
+  if (!every_token) batch.head_rows = at::tensor(last_rows, at::kLong);
   executor_->run({batch});
   for (const DecoderInput& input : inputs) sequences_.at(input.sequence).length += std::ssize(input.tokens);
   return std::exchange(logits_, at::Tensor())[0].to(at::kFloat);

@@ -36,6 +36,12 @@ int64_t num_bytes(const nn::Param& param) {
 
 }  // namespace
 
+InferenceModel InferenceModel::with(const Connectivity& connectivity) const {
+  InferenceModel result = *this;
+  result.connectivity_ = connectivity;
+  return result;
+}
+
 void InferenceModel::place(const ParameterInfo& info, const at::Tensor& value, const InferenceModelOptions& options) {
   nn::Param& slot = info.slot(weights_);
   const bool product = info.decays() && info.stage != Stage::embed;

@@ -31,6 +31,9 @@ class InferenceModel {
   /// Reads a Hugging Face folder, or the newest of a run's checkpoints. Throws Error as load_checkpoint does.
   explicit InferenceModel(const std::string& folder, const InferenceModelOptions& options = {});
 
+  /// The same weights under another connectivity.
+  InferenceModel with(const Connectivity& connectivity) const;
+
   const ModelConfig& config() const { return config_; }
   const Connectivity& connectivity() const { return connectivity_; }
   const nn::ModelWeights& weights() const { return weights_; }

@@ -6,27 +6,24 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "infer/sequence_logits.h"
-#include "model/checkpoint.h"
+#include "infer/decoder.h"
 
 namespace farskip {
 namespace {
 
-at::ScalarType compute_dtype(const nlohmann::json& config) {
-  const std::string dtype = config.value("torch_dtype", config.value("dtype", ""));
-  return dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
-}
-
-/// One connectivity over all windows of the text.
-std::vector<double> losses_of(const StageGraph& graph, const StageMath& math, ParameterSet& parameters,
-                              const at::Tensor& tokens, int64_t window) {
+/// Of all windows of the text.
+std::vector<double> losses_of(const InferenceModel& model, const std::vector<int32_t>& tokens, int64_t window) {
   std::vector<double> losses;
-  with_sequence_logits(graph, math, parameters, [&](const SequenceLogits& logits) {
-    for (int64_t begin = 0; begin + 1 < tokens.size(0); begin += window) {
-      const int64_t length = std::min(window, tokens.size(0) - begin);
-      const at::Tensor found = logits(tokens.narrow(0, begin, length));
-      const at::Tensor log_p = at::log_softmax(found.narrow(0, 0, length - 1), 1, at::kFloat);
-      const at::Tensor next = tokens.narrow(0, begin + 1, length - 1).unsqueeze(1);
+  const auto num = static_cast<int64_t>(tokens.size());
+  with_decoder(model, {.max_positions = window}, [&](Decoder& decoder) {
+    for (int64_t begin = 0; begin + 1 < num; begin += window) {
+      const int64_t length = std::min(window, num - begin);
+      const std::vector<int32_t> part(tokens.begin() + begin, tokens.begin() + begin + length);
+      const int64_t sequence = decoder.add();
+      const at::Tensor logits = decoder.step({{sequence, part}}, true);
+      decoder.remove(sequence);
+      const at::Tensor next = at::tensor(std::vector<int64_t>(part.begin() + 1, part.end()), at::kLong).unsqueeze(1);
+      const at::Tensor log_p = at::log_softmax(logits.narrow(0, 0, length - 1), 1);
       const at::Tensor loss = log_p.gather(1, next).squeeze(1).neg().to(at::kDouble).contiguous();
       losses.insert(losses.end(), loss.data_ptr<double>(), loss.data_ptr<double>() + loss.numel());
     }
@@ -36,28 +33,25 @@ std::vector<double> losses_of(const StageGraph& graph, const StageMath& math, Pa
 
 }  // namespace
 
-std::vector<std::vector<double>> text_losses(const std::string& model, const std::vector<Connectivity>& connectivities,
-                                             const std::vector<int32_t>& tokens, const TextLossOptions& options) {
+std::vector<std::vector<double>> text_losses(const std::string& folder, const std::vector<Connectivity>& connectivities,
+                                             const std::vector<int32_t>& text, const TextLossOptions& options) {
   const at::NoGradGuard no_grad;
-  const ModelConfig config = load_model_config(model);
-  const auto length = std::min<int64_t>(static_cast<int64_t>(tokens.size()), options.max_tokens);
+  const ModelConfig config = load_model_config(folder);
+  const auto length = std::min<int64_t>(static_cast<int64_t>(text.size()), options.max_tokens);
   if (length < 2) fail("the text has {} tokens; a loss needs at least 2, a verdict some hundreds", length);
+  const std::vector<int32_t> tokens(text.begin(), text.begin() + length);
   for (int64_t i = 0; i < length; ++i) {
     if (tokens[i] < 0 || tokens[i] >= config.vocab_size) {
       fail("token {} of the text is {}, outside the model's vocabulary of {}", i, tokens[i], config.vocab_size);
     }
   }
-  ParameterSet parameters(std::make_shared<const ParameterTable>(config),
-                          {.dtype = compute_dtype(config.raw), .keep_main = false});
-  load_checkpoint(model, parameters);
+  InferenceModelOptions model_options;
+  model_options.quantization = options.quantization;
+  const InferenceModel model(folder, model_options);
   const int64_t longest = config.max_position_embeddings > 0 ? config.max_position_embeddings : options.window;
-  const int64_t window = std::min(options.window, longest);
-  const StageMath math(config, parameters.weights(), window, {});
-  const at::Tensor ids = at::tensor(std::vector<int64_t>(tokens.begin(), tokens.begin() + length), at::kLong);
   std::vector<std::vector<double>> losses;
   for (const auto& connectivity : connectivities) {
-    const StageGraph graph = build_graph(config, connectivity, {Phase::train, {}, 1, Scope::forward});
-    losses.push_back(losses_of(graph, math, parameters, ids, window));
+    losses.push_back(losses_of(model.with(connectivity), tokens, std::min(options.window, longest)));
   }
   return losses;
 }

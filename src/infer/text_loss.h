@@ -7,16 +7,18 @@
 #include <vector>
 
 #include "layer/connectivity.h"
+#include "nn/inference_weight.h"
 
 namespace farskip {
 
 struct TextLossOptions {
   int64_t window = 256;         ///< tokens of a sequence; the text is cut into such
   int64_t max_tokens = 16'384;  ///< of the text, from its beginning
+  nn::Quantization quantization = nn::Quantization::none;
 };
 
 /// Next-token cross-entropy of each predicted token, in nats, one list for each connectivity, in the order of the text.
-/// The weights are read once, and held in bf16 where config.json says that they are, else in fp32. Throws Error for a
+/// The weights are read once, as InferenceModel reads them. Throws Error for a
 /// text of fewer than two tokens and for ids outside the vocabulary.
 std::vector<std::vector<double>> text_losses(const std::string& model, const std::vector<Connectivity>& connectivities,
                                              const std::vector<int32_t>& tokens, const TextLossOptions& options = {});

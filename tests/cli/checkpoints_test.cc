@@ -55,6 +55,11 @@ TEST_F(Checkpoints, TheTextTellsTheGraphTheyWereTrainedWith) {
               AllOf(HasSubstr("none missing, none unknown"), HasSubstr("(declared)"),
                     HasSubstr("The weights were trained as declared: farskip."), Not(HasSubstr("other tools"))));
 
+  const auto quantised = run_farskip("inspect " + folder / "run" + text + " --quantization int8 --quantization int4");
+  EXPECT_EQ(quantised.status, 0) << quantised.err;
+  EXPECT_THAT(quantised.out,
+              AllOf(HasSubstr("perplexity"), HasSubstr("as they are"), HasSubstr("int8"), HasSubstr("int4")));
+
   // Declared otherwise, with the consequence and both losses told.
   const std::string wrong = folder / "wrong";
   const auto changed = convert(folder / "run" + " " + wrong + " --connectivity standard --text " + folder / "text.txt");

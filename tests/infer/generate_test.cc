@@ -9,9 +9,8 @@
 
 #include "base/error.h"
 #include "infer/decoder.h"
-#include "infer/sequence_logits.h"
-#include "model/checkpoint.h"
 #include "model/safetensors.h"
+#include "tests/infer/sequence_logits.h"
 
 namespace farskip {
 namespace {
@@ -51,24 +50,9 @@ GenerateOptions tokens(int64_t num) {
   return options;
 }
 
-/// Logits of every position by the training kernels.
-at::Tensor plain_logits(const std::string& folder, const std::vector<int32_t>& ids) {
-  const ModelConfig config = load_model_config(folder);
-  ParameterSet parameters(std::make_shared<const ParameterTable>(config), {.keep_main = false});
-  load_checkpoint(folder, parameters);
-  const StageMath math(config, parameters.weights(), std::ssize(ids), {});
-  const auto connectivity = Connectivity::from_config(config.raw, config.num_layers());
-  const StageGraph graph = build_graph(config, connectivity, {Phase::train, {}, 1, Scope::forward});
-  at::Tensor result;
-  with_sequence_logits(graph, math, parameters, [&](const SequenceLogits& logits) {
-    result = logits(at::tensor(std::vector<int64_t>(ids.begin(), ids.end()), at::kLong)).clone();
-  });
-  return result;
-}
-
 TEST_P(Generate, LogitsAreThoseOfTheWholeSequenceHoweverItIsCut) {
   const auto ids = text();
-  const at::Tensor expected = plain_logits(golden(GetParam()), ids);
+  const at::Tensor expected = testing::sequence_logits(golden(GetParam()), ids);
   const InferenceModel model(golden(GetParam()), {.dtype = at::kFloat});
   with_decoder(model, {}, [&](Decoder& decoder) {
     for (const size_t step : {size_t{1}, size_t{5}, ids.size()}) {
@@ -82,6 +66,9 @@ TEST_P(Generate, LogitsAreThoseOfTheWholeSequenceHoweverItIsCut) {
       }
       decoder.remove(sequence);
     }
+    const int64_t sequence = decoder.add();
+    const at::Tensor every = decoder.step({{sequence, ids}}, true);
+    EXPECT_LT((every - expected).abs().max().item<double>(), 2e-5 * expected.abs().max().item<double>());
   });
 }
 
