@@ -27,7 +27,7 @@ mkdir -p "$out" "$(dirname "$output")"
 scripts/demo_data.sh "$out"
 
 # The whole validation part, once, at the end.
-run=("$recipe" --nproc 2 data_path="$out/kjv_text_document" eval_interval=0 eval_iters=1000000 report= save= export= "${settings[@]}")
+run=("$recipe" --nproc 2 model="$out/model" data_path="$out/kjv_text_document" eval_interval=0 eval_iters=1000000 report= save= export= "${settings[@]}")
 validation_loss() { sed -n 's/.*"validation_loss":\([0-9.e+-]*\).*/\1/p' "$1" | tail -n 1; }
 for seed in $seeds; do
   for connectivity in standard farskip; do
@@ -62,7 +62,7 @@ table() {
   echo
   echo "\`bench/seeds.sh --seeds \"$seeds\"${settings[*]:+ ${settings[*]}}\`: $recipe from scratch with each connectivity and"
   echo "seed, the same initial weights and batches for both; loss of the whole validation part after the last step, in nats per"
-  echo "token (bytes of the King James Bible, unless TEXT says otherwise)."
+  echo "token (of the demo's vocabulary, learned from the King James Bible, unless TEXT says otherwise)."
   echo
   table
 } >"$output.part"

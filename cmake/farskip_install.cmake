@@ -39,7 +39,12 @@ set(farskip_include \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_INCLUDEDIR}/farsk
     ${CMAKE_SOURCE_DIR}/cmake/farskip_dependencies.cmake DESTINATION ${package})
 
   install(TARGETS farskip RUNTIME)
-  set_target_properties(farskip PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)  # libtorch lies where the build found it
+  # Libraries lie where the build found them. CMake by itself leaves out those within the source tree, as in .venv.
+  set_target_properties(farskip PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
+  if(FARSKIP_TORCH)
+    get_filename_component(gomp_folder ${farskip_gomp} DIRECTORY)
+    set_target_properties(farskip PROPERTIES INSTALL_RPATH "${TORCH_INSTALL_PREFIX}/lib;${gomp_folder}")
+  endif()
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/presets DESTINATION ${CMAKE_INSTALL_DATADIR}/farskip)
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN *.md)
   install(FILES ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The demo: real text, one model with standard and with FarSkip connectivity on two expert-parallel ranks, the table, the
+# The demo: real text, a vocabulary learned from it, one model with standard and with FarSkip connectivity on two expert-parallel ranks, the table, the
 # report, and a prompt continued. TEXT=file takes another text (one with blank lines between its documents).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,7 +8,7 @@ out=out/demo
 mkdir -p "$out"
 
 scripts/demo_data.sh "$out"
-prompt='And the LORD said unto '
+prompt='And the LORD said unto'
 [ -z "${TEXT:-}" ] || prompt=$(head -c 20 "$TEXT" | tr '\n' ' ')
 
 # 0.25: the communication share of DeepSeek-V3's layers on MI325X or H100 nodes at EP16, between V2-Lite on one node
@@ -18,4 +18,4 @@ rm -rf "$out/standard" "$out/farskip"
 
 echo
 echo "The FarSkip model continues: $prompt"
-"$farskip" generate "$out/farskip" --prompt "$prompt" --max-tokens 160 --temperature 0.7
+"$farskip" generate "$out/farskip" --tokenizer "$out/farskip" --prompt "$prompt" --max-tokens 80 --temperature 0.7

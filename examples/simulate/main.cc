@@ -1,4 +1,5 @@
-// simulate MODEL LAYOUT CONNECTIVITY: what orders of a training step's stages would hide on eight MI325X; nothing is run.
+// simulate MODEL LAYOUT CONNECTIVITY: what orders of a training step's stages would hide on eight MI325X; nothing is
+// run.
 
 #include <cstdio>
 #include <exception>

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/reference.h"
 #include "config/nearest_name.h"
 
 namespace farskip::cli {
@@ -71,6 +72,13 @@ int run(int argc, const char* const* argv) {
   app.get_formatter()->column_width(36);
   app.require_subcommand(1);
   app.set_version_flag("--version", version_text, "Print the versions of farskip and libtorch, and the devices");
+  app.add_flag_callback(
+      "--help-commands",
+      [&app] {
+        std::printf("%s", commands_markdown(app).c_str());
+        throw CLI::RuntimeError(0);
+      },
+      "Print the reference of all subcommands, as Markdown");
   for (auto* add_command : kCommands) add_command(app);
   app.footer("`farskip SUBCOMMAND --help` tells about one of them. Exit status: 0 done, 1 failed, 2 wrong usage.");
 

@@ -21,7 +21,7 @@ void add_prepare(CLI::App& app) {
   command
       ->add_option("--format", options->documents.format,
                    "auto (by the ending), text, jsonl, or chat (JSONL of messages, masked)")
-      ->transform(CLI::CheckedTransformer(formats, CLI::ignore_case));
+      ->transform(CLI::CheckedTransformer(formats, CLI::ignore_case).description("{auto,text,jsonl,chat}"));
   command->add_option("--document-separator", options->documents.separator,
                       "Text between documents (\\n for a new line)");
   command->add_option("--document-start", options->documents.start,

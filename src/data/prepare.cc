@@ -179,6 +179,7 @@ class Output {
  public:
   Output(const PrepareOptions& options, const DocumentTokenizer& tokenizer, const std::string& data_prefix)
       : tokenizer_(tokenizer),
+        path_(options.tokenizer),
         text_(data_prefix, token_type_for(tokenizer.num_ids())),
         mask_prefix_(target_mask_prefix(data_prefix)) {
     if (options.documents.format == TextFormat::chat) mask_.emplace(mask_prefix_, TokenType::uint8);
@@ -207,16 +208,20 @@ class Output {
   void commit(PrepareSummary& summary) {
     summary.checksums = text_.finish();
     if (mask_) summary.checksums += mask_->finish();
+    std::optional<VocabularyCopy> vocabulary;
+    if (tokenizer_.tokenizer) vocabulary.emplace(summary.data_prefix, path_);
     remove_index(summary.data_prefix);
     if (mask_) {
       mask_->publish();
     } else {
       remove_dataset(mask_prefix_);
     }
-    if (tokenizer_.tokenizer) {
+    if (vocabulary) {
+      vocabulary->publish();
       write_vocabulary_record(summary.data_prefix, {summary.tokenizer, summary.num_ids, tokenizer_.end_of_document});
     } else {
       fs::remove(vocabulary_record_path(summary.data_prefix));
+      fs::remove_all(vocabulary_folder(summary.data_prefix));
     }
     text_.publish();
     summary.mask_prefix = mask_ ? mask_prefix_ : "";
@@ -224,6 +229,7 @@ class Output {
 
  private:
   const DocumentTokenizer& tokenizer_;
+  const std::string path_;  ///< of the tokenizer
   IndexedDatasetWriter text_;
   std::string mask_prefix_;
   std::optional<IndexedDatasetWriter> mask_;

@@ -68,6 +68,11 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& folder_or_file);
 /// Whether a folder holds one of these.
 bool has_tokenizer(const std::string& folder);
 
+/// Copies the files of a tokenizer, those of which transformers alone knows too (special_tokens_map.json,
+/// added_tokens.json), into the folder `to`, which is there; load_tokenizer(to) is then the same tokenizer. Returns
+/// their names there. Throws Error where load_tokenizer would find no file, or one cannot be written.
+std::vector<std::string> copy_tokenizer(const std::string& folder_or_file, const std::string& to);
+
 /// Text of ids that come one by one; never a part of a character. The pieces of push() and finish() together are
 /// decode() of all ids, except for byte tokens of SentencePiece that are no UTF-8 (there the number of U+FFFD may
 /// differ).

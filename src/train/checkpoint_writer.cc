@@ -14,6 +14,7 @@
 #include "layer/export_config.h"
 #include "model/safetensors.h"
 #include "model/safetensors_writer.h"
+#include "tokenizer/tokenizer.h"
 #include "train/optimizer_state.h"
 
 namespace farskip {
@@ -118,6 +119,7 @@ struct CheckpointWriter::Part {
   std::vector<std::pair<std::string, at::Tensor>> model, optimizer;  ///< of this rank
   // On rank 0, what completes the checkpoint:
   nlohmann::json config, state;
+  std::string tokenizer;
   std::map<std::string, std::string> model_files, optimizer_files;  ///< tensor -> file, of all ranks
   int64_t model_bytes = 0, optimizer_bytes = 0;
 };
@@ -134,7 +136,7 @@ CheckpointWriter::~CheckpointWriter() {
 }
 
 void CheckpointWriter::start(const ParameterSet& parameters, const AdamW& optimizer, nlohmann::json config,
-                             const TrainingState& state) {
+                             const TrainingState& state, const std::string& tokenizer) {
   wait();
   const ParameterTable& table = parameters.table();
   const auto pieces = divide_pieces(table, layout_);
@@ -167,6 +169,7 @@ void CheckpointWriter::start(const ParameterSet& parameters, const AdamW& optimi
     config.erase("quantization_config");  // of what was read
     part->config = std::move(config);
     part->state = state.to_json();
+    part->tokenizer = tokenizer;
     for (const auto& buffer : table.buffers()) {
       part->model_files[buffer.name] = shard_name("model", 0, num_ranks);
       part->model_bytes += 4 * c10::multiply_integers(buffer.shape);
@@ -254,6 +257,9 @@ void CheckpointWriter::complete(const Part& part) const {
   }
   add("config.json", part.config.dump(2) + "\n");
   if (needs_modeling_file(part.config)) add(modeling_file_name, std::string(modeling_source()));
+  if (!part.tokenizer.empty()) {
+    for (const auto& name : copy_tokenizer(part.tokenizer, folder)) files[name] = file_record(folder + "/" + name);
+  }
   add(safetensors_index_name, index(part.model_files, part.model_bytes).dump(1) + "\n");
   add("optimizer.safetensors.index.json", index(part.optimizer_files, part.optimizer_bytes).dump(1) + "\n");
   nlohmann::json state = part.state;

@@ -48,8 +48,10 @@ class CheckpointWriter {
   ~CheckpointWriter();
 
   /// Copies this rank's part of weights and moments, waits for the checkpoint before this one, and returns while a
-  /// thread writes. Called by all ranks. `config`: the model's config.json. Throws Error where the one before failed.
-  void start(const ParameterSet& parameters, const AdamW& optimizer, nlohmann::json config, const TrainingState& state);
+  /// thread writes. Called by all ranks. `config`: the model's config.json; `tokenizer`: what copy_tokenizer takes,
+  /// empty: none. Throws Error where the one before failed.
+  void start(const ParameterSet& parameters, const AdamW& optimizer, nlohmann::json config, const TrainingState& state,
+             const std::string& tokenizer = "");
   /// Returns when this rank's part is on the disk; on rank 0 when the checkpoint has its name. Throws Error, with the
   /// rank and its reason, where it could not be written: a full disk, say. No part of it is left then, and the
   /// checkpoints before are as they were.

@@ -2,18 +2,38 @@
 
 #include "base/files.h"
 #include "base/log.h"
-#include "data/byte_tokenizer.h"
 #include "data/trigram.h"
+#include "data/vocabulary_record.h"
+#include "tokenizer/tokenizer.h"
 #include "trace/render.h"
 #include "trace/report.h"
 #include "train/run_page.h"
 
 namespace farskip {
 
+namespace {
+
+/// Of the targets of the first `num_samples` samples; ends of documents are tokens without text.
+double bytes_per_token(const GptDataset& text, const Tokenizer& tokenizer, int64_t num_samples) {
+  int64_t num_bytes = 0, num_tokens = 0;
+  for (int64_t i = 0; i < num_samples; ++i) {
+    const std::vector<int32_t> tokens = text.get_sample(i);
+    for (size_t at = 1; at < tokens.size(); ++at, ++num_tokens) {
+      if (!tokenizer.is_special(tokens[at])) num_bytes += std::ssize(tokenizer.bytes_of(tokens[at], false));
+    }
+  }
+  return static_cast<double>(num_bytes) / static_cast<double>(num_tokens);
+}
+
+}  // namespace
+
 CompareResult compare(const CompareOptions& options, const TrainData& data, RankContext& context) {
   CompareResult result;
   const bool first = context.world.rank() == 0;
-  BenchOptions bench{options.config, options.link, options.num_rounds, 2, samples_of(data.train, data.masked)};
+  const auto samples = [source = samples_of(data.train, data.masked), size = data.train->size()](int64_t i) {
+    return source(i % size);  // the benchmark may take more steps than the training
+  };
+  BenchOptions bench{options.config, options.link, options.num_rounds, 2, samples};
   for (const std::string& connectivity : options.connectivities) {
     CompareResult::Run run{connectivity, {}, {}};
     bench.config.connectivity = connectivity;
@@ -31,11 +51,18 @@ CompareResult compare(const CompareOptions& options, const TrainData& data, Rank
   const auto train_text = std::dynamic_pointer_cast<const GptDataset>(data.train);
   const auto valid_text = std::dynamic_pointer_cast<const GptDataset>(data.valid);
   if (train_text && valid_text && first) {  // not for blends
-    const auto samples = std::min(data.valid->size(), options.config.eval_iters * options.config.global_batch_size);
-    result.trigram_loss = trigram_loss(*train_text, *valid_text, ByteTokenizer::kVocabSize, samples);
+    const auto num_samples = std::min(data.valid->size(), options.config.eval_iters * options.config.global_batch_size);
+    const int64_t num_ids = load_model_config(options.config.model).vocab_size;
+    result.trigram_loss = trigram_loss(*train_text, *valid_text, num_ids, num_samples);
+    if (!data.vocabulary.empty()) {
+      const auto tokenizer = load_tokenizer(vocabulary_folder(data.vocabulary));
+      result.bytes_per_token = bytes_per_token(*valid_text, *tokenizer, num_samples);
+    }
   }
   return result;
 }
+
+std::string CompareResult::trigram_name() const { return bytes_per_token > 0 ? "token trigram" : "byte trigram"; }
 
 Table CompareResult::table() const {
   Table table{{"figure"}, {}, {}};
@@ -56,11 +83,19 @@ Table CompareResult::table() const {
   row("efficiency (bound / overlapped)", [](const Run& r) { return fmt::format("{:.3f}", r.bench.efficiency.value); });
   row("speed-up over blocking", [](const Run& r) { return fmt::format("{:.3f}", r.bench.speedup.value); });
   row("training loss, last", [](const Run& r) { return fmt::format("{:.4f}", r.train.losses.back().second); });
-  row("validation loss", [](const Run& r) {
-    return r.train.validation_losses.empty() ? "-" : fmt::format("{:.4f}", r.train.validation_losses.back().second);
-  });
-  if (trigram_loss > 0)
-    row("byte trigram on the same text", [&](const Run&) { return fmt::format("{:.4f}", trigram_loss); });
+  auto validation = [&](double per) {
+    return [=](const Run& r) {
+      const auto& losses = r.train.validation_losses;
+      return losses.empty() ? "-" : fmt::format("{:.4f}", losses.back().second / per);
+    };
+  };
+  auto trigram = [&](double per) {
+    return [=, this](const Run&) { return fmt::format("{:.4f}", trigram_loss / per); };
+  };
+  row("validation loss", validation(1));
+  if (bytes_per_token > 0) row("  in nats a byte", validation(bytes_per_token));
+  if (trigram_loss > 0) row(trigram_name() + " on the same text", trigram(1));
+  if (trigram_loss > 0 && bytes_per_token > 0) row("  in nats a byte", trigram(bytes_per_token));
   table.note = fmt::format(
       "Link {}. Hidden: of the communication of a step that some order could hide, median. Blocking and overlapped "
       "steps left the same "
@@ -84,7 +119,7 @@ void write_compare_report(const CompareOptions& options, const CompareResult& re
   }
   if (result.trigram_loss > 0) {
     losses.series.push_back(
-        {"byte trigram",
+        {result.trigram_name(),
          {{1, result.trigram_loss}, {static_cast<double>(options.config.train_iters), result.trigram_loss}}});
   }
   report.add_line_chart(losses);

@@ -21,7 +21,11 @@ struct CompareResult {
     TrainSummary train;
   };
   std::vector<Run> runs;
-  double trigram_loss = 0;  ///< of a byte trigram model on the same validation tokens, nats per token; 0: no validation
+  /// Of a trigram model of tokens on the same validation tokens, nats per token; 0: no validation.
+  double trigram_loss = 0;
+  /// Of the text of these tokens, by which losses of other vocabularies compare (nats per byte); 0: tokens are bytes.
+  double bytes_per_token = 0;
+  std::string trigram_name() const;  ///< "byte trigram" or "token trigram"
   Table table() const;
 };
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/philox.h"
 #include "config/checkpoint_folder.h"
+#include "data/vocabulary_record.h"
 #include "layer/export_config.h"
 #include "layer/training_graph.h"
 #include "model/checkpoint.h"
@@ -15,6 +16,7 @@
 #include "schedule/schedule.h"
 #include "schedule/text.h"
 #include "schedule/validate.h"
+#include "tokenizer/tokenizer.h"
 #include "train/load_cost.h"
 
 namespace farskip {
@@ -220,9 +222,16 @@ double TrainingSession::evaluate(const SampleSource& samples, int64_t num_sample
   return total.item<double>();
 }
 
+void TrainingSession::set_vocabulary(const std::string& data_prefix) {
+  vocabulary_ = data_prefix.empty() ? "" : vocabulary_folder(data_prefix);
+  end_of_document_ = data_prefix.empty() ? -1 : read_vocabulary_record(data_prefix).end_of_document;
+}
+
 void TrainingSession::export_model(const std::string& folder) {
   gather_weights();
   SaveOptions options;
+  if (!vocabulary_.empty())
+    options.extra = [&](const std::string& unfinished) { copy_tokenizer(vocabulary_, unfinished); };
   // Masters of all ranks are nowhere together; where they are shared out, the weights that stages compute with go out.
   if (shards_->sharded()) options.dtype = math_->dtype();
   Transport& experts = *communicators_.expert;
@@ -236,7 +245,9 @@ void TrainingSession::export_model(const std::string& folder) {
 }
 
 nlohmann::json TrainingSession::model_json() const {
-  return export_config(model_.config, model_.connectivity);
+  nlohmann::json config = export_config(model_.config, model_.connectivity);
+  if (end_of_document_ >= 0) config["eos_token_id"] = end_of_document_;
+  return config;
 }
 
 void TrainingSession::start_checkpoint(CheckpointWriter& writer, TrainingState state) {
@@ -246,7 +257,7 @@ void TrainingSession::start_checkpoint(CheckpointWriter& writer, TrainingState s
   state.seq_length = config_.seq_length;
   state.global_batch_size = config_.global_batch_size;
   state.layout = layout_.to_string();
-  writer.start(*parameters_, training_step_->optimizer(), model_json(), state);
+  writer.start(*parameters_, training_step_->optimizer(), model_json(), state, vocabulary_);
 }
 
 TrainingState TrainingSession::restore(const std::string& root) {

@@ -59,6 +59,9 @@ class TrainingSession {
   /// Samples consumed before an iteration, and the size of its batch.
   BatchPosition position(int64_t iteration) const { return ramp_.at(iteration); }
 
+  /// From now on folders of models get the tokenizer that is kept beside this data set (data/vocabulary_record.h), and
+  /// its end of a document as eos_token_id. Empty: none.
+  void set_vocabulary(const std::string& data_prefix);
   /// Writes the model as a Hugging Face folder; called by all ranks.
   void export_model(const std::string& folder);
   /// Begins to write a checkpoint with what it takes to go on from it; called by all ranks. `state` is completed with
@@ -69,7 +72,7 @@ class TrainingSession {
   TrainingState restore(const std::string& root);
 
  private:
-  nlohmann::json model_json() const;  ///< config.json, with the connectivity
+  nlohmann::json model_json() const;  ///< config.json, with the connectivity and the tokenizer's end of text
   std::vector<Batch> make_batches(const StepSamples& samples, int64_t iteration) const;
   /// `num_sequences` are those of the whole step, over all ranks and microbatches.
   Batch make_batch(const std::vector<TrainSample>& samples, double num_sequences) const;
@@ -81,6 +84,8 @@ class TrainingSession {
   TrainingModel model_;
   Layout layout_;
   Communicators communicators_;
+  std::string vocabulary_;  ///< folder of the tokenizer; empty: none
+  int32_t end_of_document_ = -1;
   bool masked_ = false;   ///< samples come with a loss mask
   bool gathered_ = true;  ///< values are those of the last update
   BatchRamp ramp_;

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "data/datasets.h"
+#include "data/vocabulary_record.h"
 
 namespace farskip {
 namespace {
@@ -41,13 +42,16 @@ TrainData TrainData::open(const TrainConfig& config, int64_t vocab_size) {
   options.test.wanted = false;
   TrainData result;
   result.masked = config.eod_mask_loss;
+  std::vector<std::string> prefixes;
   for (const Blend& blend : part_blends(options).parts) {
     for (const auto& prefix : blend.prefixes) {
+      prefixes.push_back(prefix);
       const std::string mask = target_mask_prefix(prefix);
       if (!mask.empty() && std::filesystem::exists(mask + ".idx")) result.masked = true;
     }
   }
   const Datasets datasets = open_datasets(options);
+  result.vocabulary = common_vocabulary(prefixes);
   result.train = datasets.train;
   if (!result.train) {
     fail("{}: the train part has no text with split = {}; seq_length={} needs at least {} tokens",

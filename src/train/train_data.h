@@ -12,7 +12,8 @@ struct TrainData {
   std::shared_ptr<const SampleDataset> train, valid;  ///< valid: null where the split has none
   /// Throws Error for what the files or the split lack.
   static TrainData open(const TrainConfig& config, int64_t vocab_size);
-  bool masked = false;  ///< not every prediction counts
+  bool masked = false;     ///< not every prediction counts
+  std::string vocabulary;  ///< the data set whose tokenizer saved models get (common_vocabulary); empty: none
 };
 /// With a loss mask where the recipe's data has one, and the bounds and positions of documents where a sample has
 /// several.

@@ -39,6 +39,7 @@ class Trainer {
         searching_(config.schedule == "search"),
         schedule_(named_schedule(searching_ ? "paper" : config.schedule, session_.graph(), modelled_costs())) {
     summary_.connectivity = session_.model().connectivity.to_string();
+    session_.set_vocabulary(data.vocabulary);
     if (resumes(config_)) resume();
     if (!config_.save.empty()) {
       watch_signals();

@@ -61,6 +61,25 @@ TEST_F(Data, BlendsHaveWeights) {
   EXPECT_EQ(run_farskip(train(fmt::format("\"train_data_path={}\"", fox))).status, 1) << "beside data_path";
 }
 
+TEST_F(Data, TheTokenizerTravelsIntoSavedModels) {
+  const std::string text = folder / "text.txt", vocabulary = folder / "vocabulary.json", exported = folder / "exported";
+  ASSERT_EQ(run_farskip("tokenizer train " + text + " --vocab-size 300 -o " + vocabulary).status, 0);
+  ASSERT_EQ(run_farskip("prepare " + text + " -o " + folder / "BPE" + " --tokenizer " + vocabulary).status, 0);
+  const std::string bpe = folder / "BPE_text_document";
+  on(bpe, "export=" + exported + " save=" + folder / "saved");
+  for (const std::string& model : {exported, folder / "saved/iter_0000008"}) {
+    EXPECT_EQ(read_file(model + "/tokenizer.json"), read_file(vocabulary));
+    const auto config = nlohmann::json::parse(read_file(model + "/config.json"));
+    EXPECT_EQ(config["eos_token_id"], 0) << "<|endoftext|>, and not the preset's";
+  }
+  // What is saved goes on, and no tokenizer is given to a model of several.
+  EXPECT_EQ(
+      run_farskip(train("connectivity=farskip data_path=" + bpe + " train_iters=9 load=" + folder / "saved")).status,
+      0);
+  on(fmt::format("{} {}", bpe, fox), "export=" + folder / "mixed");
+  EXPECT_FALSE(std::filesystem::exists(folder / "mixed/tokenizer.json"));
+}
+
 TEST_F(Data, ChatsTrainOnAnswersAlone) {
   const auto masked = losses(on(chat));
   ASSERT_EQ(masked.size(), 8u);

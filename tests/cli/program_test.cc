@@ -7,6 +7,8 @@
 #include <sstream>
 #include <vector>
 
+#include "base/files.h"
+
 namespace farskip {
 namespace {
 
@@ -53,6 +55,25 @@ TEST(Program, HelpFitsATerminal) {
     std::istringstream help(run_farskip(name + " --help").out);
     for (std::string line; std::getline(help, line);) EXPECT_LE(line.size(), 120u) << name << ": " << line;
   }
+}
+
+/// Whole in a build with libtorch; in one without, each section is the file's.
+TEST(Program, ReferenceOfTheCommandsIsWhatTheyDeclare) {
+  const auto printed = run_farskip("--help-commands");
+  EXPECT_EQ(printed.status, 0) << printed.err;
+  const std::string page = read_file(FARSKIP_SOURCE_DIR "/docs/commands.md");
+  const char* cure = "docs/commands.md is generated: write what `farskip --help-commands` prints to it again";
+  if (run_farskip("version").out.find("without libtorch") == std::string::npos) {
+    EXPECT_EQ(page, printed.out) << cure;
+  }
+  size_t num_sections = 0;
+  for (size_t begin = printed.out.find("\n## "), end; begin != std::string::npos; begin = end, ++num_sections) {
+    end = printed.out.find("\n## ", begin + 1);
+    const std::string section = printed.out.substr(begin, end - begin);
+    EXPECT_NE(page.find(section), std::string::npos) << cure << section;
+  }
+  EXPECT_GE(num_sections, 6u);
+  for (const auto& name : subcommands()) EXPECT_NE(printed.out.find("\n## farskip " + name), std::string::npos) << name;
 }
 
 TEST(Program, NoSubcommandIsAUsageErrorWithHelp) {

@@ -162,12 +162,16 @@ TEST_F(PrepareTest, AVocabularyMakesTheTokensAndIsRecorded) {
   const VocabularyRecord record = read_vocabulary_record(summary.data_prefix);
   EXPECT_EQ(record.end_of_document, tokenizer->eos());
   EXPECT_EQ(record.num_ids, tokenizer->num_ids());
+  const std::string copy = vocabulary_folder(summary.data_prefix);
+  EXPECT_EQ(load_tokenizer(copy)->encode("the first text"), tokenizer->encode("the first text"));
+  EXPECT_EQ(common_vocabulary({summary.data_prefix}), summary.data_prefix);
 
   options_.end_of_document = "<left>";
   prepare(options_);
   EXPECT_EQ(read_vocabulary_record(summary.data_prefix).end_of_document, tokenizer->id_of("<left>"));
   options_.end_of_document = "no such token";
   EXPECT_THAT(prepare_error(), HasSubstr("no such token"));
+  EXPECT_TRUE(has_tokenizer(copy)) << "an error leaves the older one";
   options_.end_of_document = "";
   options_.tokenizer = std::string(FARSKIP_SOURCE_DIR) + "/tests/golden_text/tokenizers/qwen.json";
   EXPECT_NO_THROW(prepare(options_)) << "<|endoftext|> ends documents where nothing else is said";
@@ -176,6 +180,26 @@ TEST_F(PrepareTest, AVocabularyMakesTheTokensAndIsRecorded) {
   options_.tokenizer = "";
   prepare(options_);
   EXPECT_EQ(read_vocabulary_record(summary.data_prefix).tokenizer, "bytes");
+  EXPECT_FALSE(std::filesystem::exists(copy));
+  EXPECT_EQ(common_vocabulary({summary.data_prefix}), "");
+}
+
+TEST_F(PrepareTest, DataSetsOfOneVocabularyHaveItInCommon) {
+  add_input("a.txt", "the first text");
+  const std::string folder = std::string(FARSKIP_SOURCE_DIR) + "/tests/golden_text/tokenizers/";
+  const auto prepared = [&](const std::string& name, const std::string& tokenizer) {
+    options_.output_prefix = options_.output_prefix + name;
+    options_.tokenizer = tokenizer;
+    return prepare(options_).data_prefix;
+  };
+  const std::string gpt2 = prepared("1", folder + "gpt2.json"), same = prepared("2", folder + "gpt2.json");
+  const std::string qwen = prepared("3", folder + "qwen.json"), bytes = prepared("4", "");
+  EXPECT_EQ(common_vocabulary({gpt2, same}), gpt2);
+  EXPECT_EQ(common_vocabulary({gpt2, qwen}), "");
+  EXPECT_EQ(common_vocabulary({gpt2, bytes}), "");
+  EXPECT_EQ(common_vocabulary({bytes}), "");
+  std::filesystem::remove_all(vocabulary_folder(gpt2));
+  EXPECT_EQ(common_vocabulary({gpt2, same}), "") << "as an older version left it";
 }
 
 TEST_F(PrepareTest, ChatsOfAVocabularyHaveTargets) {

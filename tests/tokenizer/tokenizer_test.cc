@@ -146,6 +146,25 @@ TEST(Tiktoken, RanksAreIds) {
   }
 }
 
+TEST(CopyTokenizer, TheCopyIsTheSameTokenizer) {
+  const TempFolder folder;
+  for (const char* name : {"model", "to", "empty"}) std::filesystem::create_directory(folder / name);
+  write_file(folder / "model/tiktoken.model", "YQ== 0\nYg== 1\nIA== 2\n");
+  write_file(folder / "model/tokenizer_config.json", R"({"tokenizer_class": "TikTokenTokenizer", "eos_token": "[EOS]",
+                 "added_tokens_decoder": {"3": {"content": "[EOS]"}}})");
+  write_file(folder / "model/config.json", "{}");
+  EXPECT_THAT(copy_tokenizer(folder / "model", folder / "to"), ElementsAre("tiktoken.model", "tokenizer_config.json"));
+  EXPECT_THAT(load_tokenizer(folder / "to")->encode("ab[EOS]"), ElementsAre(0, 1, 3));
+  EXPECT_EQ(load_tokenizer(folder / "to")->eos(), 3);
+  // A file of any name is found in its new folder.
+  std::filesystem::remove_all(folder / "to");
+  std::filesystem::create_directory(folder / "to");
+  const std::string gpt2 = std::string(FARSKIP_SOURCE_DIR) + "/tests/golden_text/tokenizers/gpt2.json";
+  EXPECT_THAT(copy_tokenizer(gpt2, folder / "to"), ElementsAre("tokenizer.json"));
+  EXPECT_EQ(load_tokenizer(folder / "to")->encode("a text"), load_tokenizer(gpt2)->encode("a text"));
+  EXPECT_THAT(error_of([&] { copy_tokenizer(folder / "empty", folder / "to"); }), HasSubstr("holds no vocabulary"));
+}
+
 TEST(SentencePiece, DamagedModelsAreRefused) {
   const TempFolder folder;
   write_file(folder / "tokenizer.model", "no model");
