@@ -90,6 +90,9 @@ at::Tensor InferenceWeight::product(const at::Tensor& x, const int64_t* offsets,
     fail("activations of {} times weights of {}; compute in float32, or load the model in bfloat16",
          c10::toString(x.scalar_type()), c10::toString(storage_.scalar_type()));
   }
+  FARSKIP_CHECK(
+      !bias.defined() || (bias.numel() == num_rows_ && bias.is_contiguous() && bias.scalar_type() == x.scalar_type()),
+      "a bias [N] of the type of x");
   const at::Tensor rows = x.stride(1) == 1 || depth_ <= 1 ? x : x.contiguous();
   const at::Tensor out = at::empty({x.size(0), num_rows_}, x.options());
   row_products(out, rows, {format_, row(0, 0), num_experts_, num_rows_, depth_}, offsets, bias,

@@ -180,16 +180,22 @@ FARSKIP_WIDE void block(const RowProduct<T>& p, int64_t m, int64_t n) {
   const T* x = p.x + m * p.x_stride;
   const std::byte* w[num_columns];
   for (int64_t c = 0; c < num_columns; ++c) w[c] = p.w + (n + std::min(c, num - 1)) * p.w_stride;
-  const int64_t ahead = num_columns * p.w_stride;  // the next block's rows: a page's end stops the processor's own look
+  // Few rows of x wait for memory, so that the next block's rows are fetched ahead: in the order they lie in.
+  const bool waits = p.num_x <= max_rows;
+  constexpr int64_t step = num_columns * In::vector_bytes;
+  const std::byte* next = p.w + (n + num_columns) * p.w_stride;
   __m512 sum[R][num_columns];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < num_columns; ++c) sum[r][c] = _mm512_setzero_ps();
   const int64_t whole = p.depth / lanes<T>, rest = p.depth % lanes<T>;
   for (int64_t i = 0; i < whole; ++i) {
+    if (waits) {
+#pragma GCC unroll 4
+      for (int64_t byte = 0; byte < step; byte += 64) _mm_prefetch(next + i * step + byte, _MM_HINT_T0);
+    }
     __m512i factor[num_columns];
 #pragma GCC unroll 4
     for (int c = 0; c < num_columns; ++c) {
-      if (R <= 4) _mm_prefetch(w[c] + ahead + i * In::vector_bytes, _MM_HINT_T0);
       factor[c] = In::load(w[c], i);
     }
 #pragma GCC unroll 6

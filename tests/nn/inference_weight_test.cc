@@ -47,10 +47,10 @@ class Products : public testing::TestWithParam<Case> {
 
 /// Every remainder of rows, columns and inner sizes.
 TEST_P(Products, OfAllShapes) {
-  for (const int64_t k : {1, 2, 15, 16, 17, 31, 32, 33, 48, 63, 66, 200}) {
-    for (const int64_t n : {1, 3, 4, 5, 63, 64, 65, 130}) {
+  for (const int64_t k : {1, 2, 15, 16, 33, 63, 66, 200}) {
+    for (const int64_t n : {1, 4, 5, 64, 65, 130}) {
       const InferenceWeight w = weight({n, k}, 2);
-      for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 13, 20}) {
+      for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 20}) {
         const at::Tensor rows = x({m, k}, 1);
         ASSERT_LT(distance(w.multiply(rows, {}, options()), exact_product(rows, w)), bound())
             << m << " x " << k << " x " << n;
@@ -147,6 +147,19 @@ TEST(InferenceWeight, ManyRowsAreTheSameProduct) {
     const at::Tensor x = random({200, 256}, 2).to(type), bias = random({300}, 3).to(type);
     EXPECT_LT(distance(w.multiply(x, bias), exact_product(x, w) + bias.to(at::kDouble)),
               type == at::kFloat ? 2e-6 : 5e-3);
+  }
+}
+
+TEST(InferenceWeight, ManyRowsOfExpertsAreTheSameProduct) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const InferenceWeight w(random({3, 100, 77}, 1, 0.05).to(type));
+    const at::Tensor x = random({90, 77}, 2).to(type);
+    const at::Tensor y = w.multiply_experts(x, at::tensor({0L, 70L, 71L, 90L}));
+    for (int64_t e = 0, first = 0; const int64_t end : {70, 71, 90}) {
+      EXPECT_LT(distance(y.slice(0, first, end), exact_product(x.slice(0, first, end), w, e++)),
+                type == at::kFloat ? 2e-6 : 5e-3);
+      first = end;
+    }
   }
 }
 
