@@ -138,7 +138,8 @@ struct ModelConfig {
 /// wrong type or an impossible shape, with the key, the value and what was expected.
 ModelConfig parse_model_config(const nlohmann::json& config, const std::string& source);
 
-/// `model`: a folder with a config.json, a config.json file, or the name of a preset (presets/NAME/config.json).
+/// `model`: a folder with a config.json, a config.json file, or the name of a preset (presets/NAME/config.json). Throws
+/// Error where it is neither, and as parse_model_config.
 ModelConfig load_model_config(const std::string& model);
 
 /// Path of the preset folder `name`, and the names of all presets. Presets are looked for in $FARSKIP_PRESETS, beside

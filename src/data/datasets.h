@@ -56,7 +56,8 @@ PartBlends part_blends(const DataOptions& options);
 
 /// Null where a part is not wanted or has nothing. Sample i of a part is a function of (data, weights, seed,
 /// seq_length, i): neither of num_samples nor of batch sizes or ranks, so training goes on where it stopped from the
-/// number of samples consumed alone.
+/// number of samples consumed alone. Throws Error for data that is not there, damaged, shorter than one sample, or has
+/// tokens that vocab_size excludes.
 struct Datasets {
   std::shared_ptr<const SampleDataset> train, valid, test;
 };

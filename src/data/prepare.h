@@ -45,9 +45,10 @@ struct PrepareSummary {
 /// Tokenizes all inputs into one data set, one sequence per document; PREFIX_text_document.tokenizer says by what, and
 /// PREFIX_text_document.vocabulary is a copy of it (bytes: no such file, no such folder). Chats are written as the
 /// tokenizer's chat template says, if it has one. Memory: a few batches of 1 MiB per worker, or of the longest
-/// document. An error or an interrupt (SIGKILL too) leaves neither new files nor a changed older data set; between the
-/// renames at the very end the older index is gone and the new one not there yet. Throws Error: a tokenizer that cannot
-/// be used, an input that cannot be read, a line that is no JSON, no document at all, a full disk.
+/// document. An error or an interrupt (SIGKILL too) leaves neither new files (but perhaps
+/// PREFIX_text_document.vocabulary.tmp) nor a changed older data set; between the renames at the very end the older
+/// index is gone and the new one not there yet. Throws Error: a tokenizer that cannot be used, an input that cannot be
+/// read, a line that is no JSON, no document at all, a full disk.
 PrepareSummary prepare(const PrepareOptions& options);
 
 /// Opens the data sets PREFIX... and compares their files, masks too, with their checksums. Returns lines for people;

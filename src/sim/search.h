@@ -24,10 +24,12 @@ struct SearchResult {
   std::vector<Candidate> candidates;
 };
 
+/// REQUIRES: one cost per node. The result is valid for the graph.
 SearchResult search_schedule(const StageGraph& graph, const CostTable& costs, const SearchOptions& options = {});
 
 /// By the one spelling: reference | paper | search | two-batch | 1f1b | async (declaration order, awaited by the first
-/// reader) | FILE (text form). The result is validated.
+/// reader) | FILE (text form). The result is validated. Throws Error for a name that is neither, and for a file that
+/// does not fit the graph.
 Schedule named_schedule(const std::string& name, const StageGraph& graph, const CostTable& costs);
 const char* schedule_help();
 

@@ -20,7 +20,8 @@ SampleSource synthetic_samples(int64_t seq_length, int64_t vocab_size, uint64_t 
 struct TrainingModel {
   ModelConfig config;
   Connectivity connectivity;
-  /// Reads the model, and the connectivity from the recipe or else from the model's config.json.
+  /// Reads the model, and the connectivity from the recipe or else from the model's config.json. Throws Error where
+  /// either cannot be read.
   static TrainingModel load(const TrainConfig& config);
 };
 

@@ -22,7 +22,9 @@ struct TrainSummary {
   std::string connectivity;
 };
 
-/// Trains on this rank. `config` is resolved. Returns the summary on every rank (complete on rank 0).
+/// Trains on this rank; called by all. `config` is resolved. Returns the summary on every rank (complete on rank 0).
+/// Throws Error for a model, data or checkpoint that cannot be read or do not fit, a loss that is lost for good, a full
+/// disk.
 TrainSummary train(const TrainConfig& config, const TrainData& data, RankContext& context);
 
 }  // namespace farskip

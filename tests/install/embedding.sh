@@ -80,7 +80,7 @@ cat >tiny/config.json <<'CONFIG'
  "attention_bias": false, "initializer_range": 0.02, "torch_dtype": "float32"}
 CONFIG
 printf '%s\n' "model: tiny" "data_path: data_text_document" "seq_length: 32" "micro_batch_size: 4" "global_batch_size: 4" \
-  "train_iters: 40" "lr: 1.0e-2" "eval_iters: 0" "connectivity: farskip" "export: trained" >recipe.yaml
+  "train_iters: 20" "lr: 1.0e-2" "eval_iters: 0" "connectivity: farskip" "export: trained" >recipe.yaml
 "$farskip" train recipe.yaml >train.log 2>&1 || { cat train.log; fail "the tiny model does not train"; }
 
 embedded "$source/examples/generate" generate
