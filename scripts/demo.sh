@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The demo: real text, a vocabulary learned from it, one model with standard and with FarSkip connectivity on two expert-parallel ranks, the table, the
-# report, and a prompt continued. TEXT=file takes another text (one with blank lines between its documents).
+# The demo: real text, a vocabulary learned from it, one model with standard and with FarSkip connectivity on two
+# expert-parallel ranks, the table, the report, and a prompt continued. TEXT=file takes another text (one with blank lines between its documents).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 farskip=build/farskip
@@ -18,4 +18,4 @@ rm -rf "$out/standard" "$out/farskip"
 
 echo
 echo "The FarSkip model continues: $prompt"
-"$farskip" generate "$out/farskip" --tokenizer "$out/farskip" --prompt "$prompt" --max-tokens 80 --temperature 0.7
+"$farskip" generate "$out/farskip" --prompt "$prompt" --max-tokens 80 --temperature 0.7

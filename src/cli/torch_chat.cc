@@ -1,4 +1,4 @@
-#include "cli/chat.h"
+#include "cli/torch_chat.h"
 
 #include <unistd.h>
 

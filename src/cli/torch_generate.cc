@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 #include "base/progress.h"
-#include "cli/chat.h"
 #include "cli/command.h"
+#include "cli/torch_chat.h"
 #include "infer/stop_text.h"
 
 namespace farskip::cli {

@@ -38,9 +38,9 @@ class Decoder {
   int64_t length(int64_t sequence) const { return sequences_.at(sequence).length; }
   int64_t max_positions() const { return max_positions_; }
 
-  /// Runs the new tokens: the logits that follow the last of each sequence, [inputs, V] fp32, or with `every_token` those
-  /// that follow each token, [tokens, V]. Each sequence occurs once. Throws Error for ids outside the vocabulary, for a
-  /// sequence that grows past max_positions, and where the cache is full.
+  /// Runs the new tokens: the logits that follow the last of each sequence, [inputs, V] fp32, or with `every_token`
+  /// those that follow each token, [tokens, V]. Each sequence occurs once. Throws Error for ids outside the vocabulary,
+  /// for a sequence that grows past max_positions, and where the cache is full.
   at::Tensor step(const std::vector<DecoderInput>& inputs, bool every_token = false);
 
  private:

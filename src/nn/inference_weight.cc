@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "nn/row_products.h"
+#include "nn/tiles.h"
 
 namespace farskip::nn {
 namespace {
@@ -83,6 +84,19 @@ at::Tensor InferenceWeight::decoded() const {
   return stacked_ ? out : out[0];
 }
 
+/// For processors without our instructions.
+at::Tensor InferenceWeight::library_product(const at::Tensor& x, const int64_t* offsets, const at::Tensor& bias) const {
+  if (!stacked_) return at::linear(x, storage_, bias.defined() ? std::optional(bias) : std::nullopt);
+  const at::Tensor out = at::empty({x.size(0), num_rows_}, x.options());
+  for (int64_t e = 0; e < num_experts_; ++e) {
+    const int64_t num = offsets[e + 1] - offsets[e];
+    if (num == 0) continue;
+    at::Tensor part = out.narrow(0, offsets[e], num);
+    at::mm_out(part, x.narrow(0, offsets[e], num), storage_[e].t());
+  }
+  return out;
+}
+
 at::Tensor InferenceWeight::product(const at::Tensor& x, const int64_t* offsets, const at::Tensor& bias,
                                     const ProductOptions& options) const {
   if (x.size(-1) != depth_) fail("{} elements a row times a weight of {} x {}", x.size(-1), num_rows_, depth_);
@@ -93,6 +107,8 @@ at::Tensor InferenceWeight::product(const at::Tensor& x, const int64_t* offsets,
   FARSKIP_CHECK(
       !bias.defined() || (bias.numel() == num_rows_ && bias.is_contiguous() && bias.scalar_type() == x.scalar_type()),
       "a bias [N] of the type of x");
+  const bool own_kernel = tiles::supported(x.scalar_type()) || options.portable || options.batch_invariant;
+  if (!own_kernel && format_ == format_of(x.scalar_type())) return library_product(x, offsets, bias);
   const at::Tensor rows = x.stride(1) == 1 || depth_ <= 1 ? x : x.contiguous();
   const at::Tensor out = at::empty({x.size(0), num_rows_}, x.options());
   row_products(out, rows, {format_, row(0, 0), num_experts_, num_rows_, depth_}, offsets, bias,

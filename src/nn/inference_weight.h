@@ -62,6 +62,7 @@ class InferenceWeight {
  private:
   at::Tensor product(const at::Tensor& x, const int64_t* offsets, const at::Tensor& bias,
                      const ProductOptions& options) const;
+  at::Tensor library_product(const at::Tensor& x, const int64_t* offsets, const at::Tensor& bias) const;
   const std::byte* row(int64_t expert, int64_t first_row) const;
 
   at::Tensor storage_;  ///< the weight itself, or bytes [E, N, row_bytes]
