@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The demo: real text, a vocabulary learned from it, one model with standard and with FarSkip connectivity on two
-# expert-parallel ranks, the table, the report, and a prompt continued. TEXT=file takes another text (one with blank lines between its documents).
+# expert-parallel ranks, the table, the report, and a prompt continued. TEXT=file takes another text (one with blank
+# lines between its documents).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 farskip=build/farskip

@@ -41,6 +41,7 @@ InferenceModel load(const Arguments& arguments) {
                fmt::format("{}: {} of weights, loaded in {}", model.folder(), format_bytes(model.weight_bytes()),
                            format_duration(monotonic_seconds() - begin))
                    .c_str());
+  if (!model.unused().empty()) std::fprintf(stderr, "%s\n", model.unused().c_str());
   return model;
 }
 

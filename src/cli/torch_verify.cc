@@ -60,7 +60,7 @@ void add_verify(CLI::App& app) {
       ->capture_default_str();
   command
       ->add_option("--routing", arguments->routing,
-                   "Who chooses experts: own (the model's routers) or reference (batch a alone, as the file says)")
+                   "Who chooses experts: own, or reference (batch a alone, as the file says)")
       ->check(CLI::IsMember({"own", "reference"}))
       ->capture_default_str();
   command

@@ -75,6 +75,9 @@ InferenceModel::InferenceModel(const std::string& folder, const InferenceModelOp
   const SafetensorsReader reader(folder_);
   const TensorCheck check = check_tensors(reader, table);
   if (!check.ok()) fail("{}: does not fit the model of its config.json:{}", reader.source(), check.to_string());
+  LoadReport report;
+  report.ignored = check.ignored;
+  unused_ = report.unused();
   weights_.layers.resize(table.num_layers());
   for (const auto& info : table.parameters()) {
     const at::Tensor value = at::empty(info.shape, info.fp32 ? at::kFloat : dtype_);

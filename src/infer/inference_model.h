@@ -40,11 +40,13 @@ class InferenceModel {
   at::ScalarType dtype() const { return dtype_; }  ///< of activations
   int64_t weight_bytes() const { return weight_bytes_; }
   const std::string& folder() const { return folder_; }
+  /// A sentence about tensors of the folder that are not used (LoadReport::unused); empty: there are none.
+  const std::string& unused() const { return unused_; }
 
  private:
   void place(const ParameterInfo& info, const at::Tensor& value, const InferenceModelOptions& options);
 
-  std::string folder_;
+  std::string folder_, unused_;
   ModelConfig config_;
   Connectivity connectivity_;
   at::ScalarType dtype_;
