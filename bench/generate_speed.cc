@@ -23,6 +23,7 @@
 
 #include "base/files.h"
 #include "base/philox.h"
+#include "base/process_memory.h"
 #include "base/stats.h"
 #include "bench/peer.h"
 #include "infer/decoder.h"
@@ -276,6 +277,7 @@ class Comparison {
 int run(int argc, char** argv) {
   const Arguments arguments(argc, argv);
   at::set_num_threads(arguments.number("threads"));
+  keep_freed_memory();  // as `farskip generate` does
   std::string report = fmt::format(
       "Prompt of {} tokens, {} decoded, {} threads, {} rounds in turns. Tokens/s are prefill / decode; ratios are "
       "theirs "

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/process_memory.h"
 #include "base/progress.h"
 #include "cli/command.h"
 #include "cli/torch_chat.h"
@@ -78,6 +79,7 @@ void continue_prompts(const InferenceModel& model, const ModelText& text, const 
 }
 
 void run(const Arguments& arguments) {
+  keep_freed_memory();
   if (arguments.chat != arguments.prompts.empty()) fail("give --prompt TEXT (as often as you like) or --chat");
   const InferenceModel model = load(arguments);
   const ModelText text(model.folder(), arguments.tokenizer, model.config());
