@@ -18,13 +18,13 @@
 
 #include <cmath>
 #include <filesystem>
-#include <map>
 #include <sstream>
 
 #include "base/files.h"
 #include "base/philox.h"
 #include "base/process_memory.h"
 #include "base/stats.h"
+#include "bench/arguments.h"
 #include "bench/peer.h"
 #include "infer/decoder.h"
 #include "model/checkpoint.h"
@@ -34,37 +34,24 @@
 namespace farskip {
 namespace {
 
-std::vector<std::string> words_of(const std::string& text, char separator) {
-  std::vector<std::string> words;
-  std::istringstream stream(text);
-  for (std::string word; std::getline(stream, word, separator);) words.push_back(word);
-  return words;
+Arguments parse_arguments(int argc, char** argv) {
+  const Arguments arguments(argc, argv,
+                            {{"python", "python3"},
+                             {"pythonpath", ""},
+                             {"models", "150m,1b"},
+                             {"dtypes", "bf16,fp32"},
+                             {"rounds", "8"},
+                             {"threads", "2"},
+                             {"prompt", "512"},
+                             {"decode", "64"},
+                             {"settings", "eager,grouped_mm,batched_mm"},
+                             {"quantizations", "none,int8,int4"},
+                             {"out", ""},
+                             {"work", "out/generate_speed"}},
+                            "bench/generate_speed.cc");
+  if (arguments.number("rounds") < 6 || arguments.number("decode") < 2) fail("expected rounds >= 6 and decode >= 2");
+  return arguments;
 }
-
-struct Arguments {
-  std::map<std::string, std::string> text = {{"python", "python3"},
-                                             {"pythonpath", ""},
-                                             {"models", "150m,1b"},
-                                             {"dtypes", "bf16,fp32"},
-                                             {"rounds", "8"},
-                                             {"threads", "2"},
-                                             {"prompt", "512"},
-                                             {"decode", "64"},
-                                             {"settings", "eager,grouped_mm,batched_mm"},
-                                             {"quantizations", "none,int8,int4"},
-                                             {"out", ""},
-                                             {"work", "out/generate_speed"}};
-  Arguments(int argc, char** argv) {
-    for (int i = 1; i < argc; ++i) {
-      const std::string word = argv[i], key = word.substr(0, word.find('='));
-      if (text.count(key) == 0 || key.size() == word.size()) fail("{}: see the head of bench/generate_speed.cc", word);
-      text[key] = word.substr(key.size() + 1);
-    }
-    if (number("rounds") < 6 || number("decode") < 2) fail("expected rounds >= 6 and decode >= 2");
-  }
-  const std::string& operator[](const std::string& key) const { return text.at(key); }
-  int number(const std::string& key) const { return std::atoi(text.at(key).c_str()); }
-};
 
 nlohmann::json model_json(const std::string& name) {
   const bool large = name == "1b";
@@ -96,19 +83,6 @@ struct Times {
   double prefill_ms = 0, decode_ms = 0;
   std::vector<int32_t> tokens;
 };
-
-/// Ratios of medians, each with its interval.
-std::string ratio_text(const std::vector<double>& theirs, const std::vector<double>& ours) {
-  const Estimate ratio = bootstrap_interval(static_cast<int64_t>(ours.size()), [&](const std::vector<int64_t>& chosen) {
-    std::vector<double> a, b;
-    for (const int64_t i : chosen) {
-      a.push_back(ours[i]);
-      b.push_back(theirs[i]);
-    }
-    return median(b) / median(a);
-  });
-  return fmt::format("{:.2f} [{:.2f}, {:.2f}]", ratio.value, ratio.low, ratio.high);
-}
 
 class Comparison {
  public:
@@ -275,7 +249,7 @@ class Comparison {
 };
 
 int run(int argc, char** argv) {
-  const Arguments arguments(argc, argv);
+  const Arguments arguments = parse_arguments(argc, argv);
   at::set_num_threads(arguments.number("threads"));
   keep_freed_memory();  // as `farskip generate` does
   std::string report = fmt::format(

@@ -19,12 +19,12 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <map>
 #include <sstream>
 
 #include "base/files.h"
 #include "base/process_memory.h"
 #include "base/stats.h"
+#include "bench/arguments.h"
 #include "bench/peer.h"
 #include "exec/profile.h"
 #include "schedule/schedule.h"
@@ -38,34 +38,21 @@ namespace {
 
 constexpr int num_checked_steps = 3, num_warmup_steps = 2, num_trial_steps = 4, steps_a_turn = 2;
 
-std::vector<std::string> words_of(const std::string& text, char separator) {
-  std::vector<std::string> words;
-  std::istringstream stream(text);
-  for (std::string word; std::getline(stream, word, separator);) words.push_back(word);
-  return words;
+Arguments parse_arguments(int argc, char** argv) {
+  const Arguments arguments(argc, argv,
+                            {{"python", "python3"},
+                             {"pythonpath", ""},
+                             {"models", "moonlight-512,small-moonlight"},
+                             {"dtypes", "bf16,fp32"},
+                             {"rounds", "12"},
+                             {"threads", "2"},
+                             {"settings", "eager,grouped_mm,batched_mm"},
+                             {"out", ""},
+                             {"work", "out/train_speed"}},
+                            "bench/train_speed.cc");
+  if (arguments.number("rounds") < 6 || arguments.number("threads") < 1) fail("expected rounds >= 6 and threads >= 1");
+  return arguments;
 }
-
-struct Arguments {
-  std::map<std::string, std::string> text = {{"python", "python3"},
-                                             {"pythonpath", ""},
-                                             {"models", "moonlight-512,small-moonlight"},
-                                             {"dtypes", "bf16,fp32"},
-                                             {"rounds", "12"},
-                                             {"threads", "2"},
-                                             {"settings", "eager,grouped_mm,batched_mm"},
-                                             {"out", ""},
-                                             {"work", "out/train_speed"}};
-  Arguments(int argc, char** argv) {
-    for (int i = 1; i < argc; ++i) {
-      const std::string word = argv[i], key = word.substr(0, word.find('='));
-      if (text.count(key) == 0 || key.size() == word.size()) fail("{}: see the head of bench/train_speed.cc", word);
-      text[key] = word.substr(key.size() + 1);
-    }
-    if (number("rounds") < 6 || number("threads") < 1) fail("expected rounds >= 6 and threads >= 1");
-  }
-  const std::string& operator[](const std::string& key) const { return text.at(key); }
-  int number(const std::string& key) const { return std::atoi(text.at(key).c_str()); }
-};
 
 /// A preset with its batch, or "moonlight-512": Moonlight's proportions at a quarter of its width, with 64 experts.
 struct Workplace {
@@ -143,20 +130,11 @@ class Comparison {
         }
       }
     }
-    const Estimate ratio = bootstrap_interval(rounds, [&](const std::vector<int64_t>& chosen) {
-      std::vector<double> a, b;
-      for (int64_t i : chosen) {
-        a.push_back(our_ms[i]);
-        b.push_back(peer_ms[i]);
-      }
-      return median(b) / median(a);
-    });
     const double tokens = static_cast<double>(workplace_.batch * workplace_.seq);
     table.rows.push_back({std::filesystem::path(workplace_.model).stem(), dtype_, fmt::format("{:.0f}", tokens),
                           fmt::format("{:.0f}", tokens / median(our_ms) * 1e3),
-                          fmt::format("{:.0f}", tokens / median(peer_ms) * 1e3),
-                          fmt::format("{:.2f} [{:.2f}, {:.2f}]", ratio.value, ratio.low, ratio.high), best_.name(),
-                          fmt::format("{:.1e}", loss_difference_)});
+                          fmt::format("{:.0f}", tokens / median(peer_ms) * 1e3), ratio_text(peer_ms, our_ms),
+                          best_.name(), fmt::format("{:.1e}", loss_difference_)});
     our_step_ms_ = median(our_ms);
   }
 
@@ -363,7 +341,7 @@ void run(const Arguments& arguments) {
 
 int main(int argc, char** argv) {
   try {
-    farskip::run(farskip::Arguments(argc, argv));
+    farskip::run(farskip::parse_arguments(argc, argv));
     return 0;
   } catch (const std::exception& error) {
     fmt::print(stderr, "train_speed: {}\n", error.what());

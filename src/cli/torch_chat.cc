@@ -42,7 +42,7 @@ class Conversation {
     decoder_.truncate(sequence_, common);
     report.prompt_tokens = std::ssize(prompt) - common;
     const double begin = monotonic_seconds();
-    at::Tensor logits = decoder_.step({{sequence_, {prompt.begin() + common, prompt.end()}}})[0];
+    at::Tensor logits = decoder_.read(sequence_, std::span(prompt).subspan(common));
     report.prefill_s = monotonic_seconds() - begin;
     seen_ = prompt;
     return logits;

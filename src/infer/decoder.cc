@@ -104,6 +104,17 @@ at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs, bool every_tok
   return std::exchange(logits_, at::Tensor())[0].to(at::kFloat);
 }
 
+at::Tensor Decoder::read(int64_t sequence, std::span<const int32_t> tokens) {
+  FARSKIP_CHECK(!tokens.empty(), "a sequence without new tokens");
+  at::Tensor logits;
+  while (!tokens.empty()) {
+    const auto part = tokens.first(std::min<size_t>(prompt_chunk, tokens.size()));
+    logits = step({{sequence, {part.begin(), part.end()}}})[0];
+    tokens = tokens.subspan(part.size());
+  }
+  return logits;
+}
+
 void with_decoder(const InferenceModel& model, const DecoderOptions& options,
                   const std::function<void(Decoder&)>& body) {
   run_ranks(1, [&](World& world) {

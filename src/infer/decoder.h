@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "exec/executor.h"
@@ -42,6 +43,11 @@ class Decoder {
   /// those that follow each token, [tokens, V]. Each sequence occurs once. Throws Error for ids outside the vocabulary,
   /// for a sequence that grows past max_positions, and where the cache is full.
   at::Tensor step(const std::vector<DecoderInput>& inputs, bool every_token = false);
+
+  /// step() of one sequence, in parts of prompt_chunk tokens so that a long prompt's activations are bounded: the
+  /// logits [V] that follow the last.
+  at::Tensor read(int64_t sequence, std::span<const int32_t> tokens);
+  static constexpr int64_t prompt_chunk = 2048;
 
  private:
   struct Sequence {

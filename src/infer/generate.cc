@@ -45,7 +45,7 @@ class Generation {
       sequence_[i] = decoder_.add();
       report_.prompt_tokens += std::ssize(prompts_[i]);
       active_.push_back(i);
-      draw(i, decoder_.step({{sequence_[i], prompts_[i]}})[0]);
+      draw(i, decoder_.read(sequence_[i], prompts_[i]));
     }
     report_.prefill_s = monotonic_seconds() - begin;
     forget_ended();

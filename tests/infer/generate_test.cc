@@ -72,6 +72,26 @@ TEST_P(Generate, LogitsAreThoseOfTheWholeSequenceHoweverItIsCut) {
   });
 }
 
+// Longer than a part of a prompt, several pages and expanded latents: against the same in steps of a hundred.
+TEST_P(Generate, LongPromptsAreReadInParts) {
+  const InferenceModel model(golden(GetParam()), {.dtype = at::kFloat});
+  const auto some = text();
+  std::vector<int32_t> prompt;
+  while (std::ssize(prompt) < Decoder::prompt_chunk + 300) prompt.insert(prompt.end(), some.begin(), some.end());
+  with_decoder(model, {.max_positions = 2500, .cache_positions = 5000}, [&](Decoder& decoder) {
+    const int64_t whole = decoder.add(), parts = decoder.add();
+    const at::Tensor logits = decoder.read(whole, prompt);
+    at::Tensor expected;
+    for (size_t i = 0; i < prompt.size(); i += 100) {
+      const size_t end = std::min(prompt.size(), i + 100);
+      expected = decoder.step({{parts, {prompt.begin() + i, prompt.begin() + end}}})[0];
+    }
+    EXPECT_EQ(decoder.length(whole), std::ssize(prompt));
+    EXPECT_LT((logits - expected).abs().max().item<double>(), 1e-4 * expected.abs().max().item<double>());
+    EXPECT_THROW(decoder.read(whole, prompt), Error) << "past max_positions";
+  });
+}
+
 TEST_P(Generate, GivesTheGoldenTokens) {
   const SafetensorsReader reader(golden(GetParam()) + "/golden.safetensors");
   const InferenceModel model(golden(GetParam()), {.dtype = at::kFloat});
