@@ -29,8 +29,6 @@ struct GenerateReport {
   std::vector<GeneratedSequence> sequences;      ///< one per prompt
   int64_t prompt_tokens = 0, decode_tokens = 0;  ///< decode: all but the first of each sequence
   double prefill_s = 0, decode_s = 0;
-  double prefill_rate() const { return prompt_tokens / prefill_s; }  ///< tokens a second
-  double decode_rate() const { return decode_tokens / decode_s; }
 };
 
 /// Called with each new token of prompt `index`; false ends that sequence (the token stays in it).
