@@ -166,28 +166,17 @@ void Executor::Run::run(NodeId id) {
   release_reads(node);
 }
 
+void Executor::Run::execute(const Op& op) {
+  if (op.kind == OpKind::await) return await(op.node);
+  const double begin = now_us();
+  op.kind == OpKind::run ? run(op.node) : launch(op.node);
+  record(op.node, SpanKind::compute, begin, now_us());  // of a launch: packing
+}
+
 void Executor::Run::execute() {
   result.losses.resize(result.microbatches.size());
   result.begin_us = now_us();
-  for (const Op& op : e.schedule_.ops) {
-    switch (op.kind) {
-      case OpKind::run: {
-        const double begin = now_us();
-        run(op.node);
-        record(op.node, SpanKind::compute, begin, now_us());
-        break;
-      }
-      case OpKind::launch: {
-        const double begin = now_us();
-        launch(op.node);
-        record(op.node, SpanKind::compute, begin, now_us());  // packing
-        break;
-      }
-      case OpKind::await:
-        await(op.node);
-        break;
-    }
-  }
+  for (const Op& op : e.schedule_.ops) execute(op);
   result.end_us = now_us();
   finish_timeline();
 }

@@ -43,7 +43,7 @@ struct ExecutorOptions {
   bool fan_in_by_arrival = false;
   bool record_spans = true;
   /// Called with every forward value as it is written. Values are shared, not copied.
-  std::function<void(const Value&, const at::Tensor&)> observe;
+  std::function<void(const Value&, const at::Tensor&)> observe = {};
 };
 
 struct StepResult {
@@ -72,6 +72,7 @@ class Executor {
   const Schedule& schedule() const { return schedule_; }
 
  private:
+  friend class PartialRun;
   Executor(const StageGraph& graph, Schedule schedule, const StageMath& math, ParameterSet* parameters,
            const Communicators& communicators, StepHooks* hooks, ExecutorOptions options);
 

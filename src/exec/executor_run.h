@@ -68,7 +68,8 @@ struct Executor::Run {
   void run_backward(NodeId id);
   void run_wgrad(const Node& node);
   void run(NodeId id);
-  void execute();
+  void execute(const Op& op);
+  void execute();  ///< all operations of the schedule
 
   // executor_collectives.cc
   void launch(NodeId id);
