@@ -12,6 +12,7 @@
 #include "base/progress.h"
 #include "cli/command.h"
 #include "cli/text_tokens.h"
+#include "cli/torch_calibrate.h"
 #include "config/checkpoint_folder.h"
 #include "infer/text_loss.h"
 #include "layer/export_config.h"
@@ -23,6 +24,7 @@ namespace {
 struct ConvertArguments {
   std::string in, out, text, shard_size = "5GB";
   std::string dtype, connectivity;
+  CalibrateArguments calibrate;
 };
 
 /// "5GB", "500MB", "2GiB", "100000": bytes.
@@ -66,11 +68,13 @@ void tell(const ConvertArguments& arguments, const ConvertReport& report) {
 /// What a change of connectivity without training means.
 void tell_consequence(const ConvertArguments& arguments, const ConvertReport& report) {
   std::printf(
-      "\nThe connectivity was changed from %s to %s. No weight has changed, but the function has: unless the weights "
+      "\nThe connectivity was changed from %s to %s. %s: unless the weights "
       "were\ntrained with %s in truth, this model is fluent but wrong until it has been trained or distilled:\n"
       "  farskip train RECIPE load=%s finetune=true\n",
-      report.from.to_string().c_str(), report.to.to_string().c_str(), report.to.to_string().c_str(),
-      arguments.out.c_str());
+      report.from.to_string().c_str(), report.to.to_string().c_str(),
+      arguments.calibrate.text.empty() ? "No weight has changed, but the function has"
+                                       : "Calibration has repaired a part of the damage only",
+      report.to.to_string().c_str(), arguments.out.c_str());
 }
 
 void tell_losses(const ConvertArguments& arguments, const ConvertReport& report, const std::vector<int32_t>& tokens) {
@@ -90,6 +94,10 @@ void convert(const ConvertArguments& arguments) {
   if (!arguments.text.empty()) {
     const std::string folder = resolve_model_folder(arguments.in);
     tokens = text_tokens(arguments.text, folder, load_model_config(folder), TextLossOptions{}.max_tokens);
+  }
+  if (!arguments.calibrate.text.empty()) {
+    if (arguments.connectivity.empty()) fail("--calibrate fits weights to another connectivity; give --connectivity");
+    options.changed = calibrated_tensors(arguments.in, arguments.connectivity, arguments.calibrate);
   }
   std::unique_ptr<Progress> progress;
   options.on_progress = [&](uint64_t done, uint64_t total) {
@@ -121,6 +129,17 @@ void add_convert(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--connectivity", arguments->connectivity,
                       "Run the same weights under another connectivity (see `farskip show --help`)");
+  command->add_option("--calibrate", arguments->calibrate.text,
+                      std::string(text_help) + ":\nfit the weights to --connectivity in closed form, without training");
+  command
+      ->add_option("--calibrate-tokens", arguments->calibrate.num_tokens,
+                   "Tokens of it (default: 128 for each channel of the hidden size)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--calibrate-seq-length", arguments->calibrate.seq_length, "Tokens of a sequence")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  command->add_option("--spool", arguments->calibrate.spool_folder,
+                      "Folder where calibration keeps what waits between layers (default: memory)");
   command->add_option("--text", arguments->text, std::string(text_help) + ":\nprint its loss before and after");
   command->footer(
       "Weights are read and written one by one, so memory is that of the largest. OUT appears when it is complete.\n"

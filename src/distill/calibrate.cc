@@ -199,8 +199,8 @@ class Calibration {
 
 CalibrationPlan plan_calibration(const ModelConfig& model, int64_t num_tokens) {
   const auto size = static_cast<double>(model.hidden_size);
-  // Two sums of products, of fitted and of held-out tokens, and as much again while a map is made of them; of each token
-  // a few streams of teacher and student.
+  // Two sums of products, of fitted and of held-out tokens, and as much again while a map is made of them; of each
+  // token a few streams of teacher and student.
   return {8 * size * size * 8, 6 * size * 4 * static_cast<double>(num_tokens)};
 }
 

@@ -15,7 +15,7 @@ namespace farskip {
 
 struct CalibrationOptions {
   int64_t tokens_per_chunk = 2048;  ///< that are computed together
-  double held_out = 0.125;          ///< share of the sequences that only judge: they choose dampings and accept the whole
+  double held_out = 0.125;  ///< share of the sequences that only judge: they choose dampings and accept the whole
   std::vector<double> dampings = {3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1};
   /// Folder for what waits between layers (it is removed from there); empty: it waits in memory.
   std::string spool_folder = {};
@@ -32,8 +32,8 @@ struct Agreement {
 struct CalibrationReport {
   struct Reader {
     int64_t layer;
-    bool attention;  ///< else the feed-forward
-    double damping;  ///< 0: not mapped
+    bool attention;                ///< else the feed-forward
+    double damping;                ///< 0: not mapped
     double identity_error, error;  ///< ChosenMap's
   };
   std::vector<Reader> readers;  ///< those whose input differs from the teacher's

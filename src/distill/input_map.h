@@ -36,10 +36,10 @@ struct InputStatistics {
 at::Tensor fit_input_map(const InputStatistics& statistics, double damping);
 
 struct ChosenMap {
-  at::Tensor map;                 ///< undefined: no map beats the identity on held-out tokens
-  double damping = 0;             ///< of the map
-  double identity_error = 0;      ///< relative_error on held-out tokens without a map
-  double error = 0;               ///< and with the chosen one
+  at::Tensor map;             ///< undefined: no map beats the identity on held-out tokens
+  double damping = 0;         ///< of the map
+  double identity_error = 0;  ///< relative_error on held-out tokens without a map
+  double error = 0;           ///< and with the chosen one
 };
 
 /// The map of the damping that does best on held-out tokens.

@@ -1,6 +1,6 @@
 #pragma once
-// A forward pass that stops where its caller likes: what has been computed may be looked at, weights of stages that come
-// may be changed, and what waits may be kept elsewhere meanwhile.
+// A forward pass that stops where its caller likes: what has been computed may be looked at, weights of stages that
+// come may be changed, and what waits may be kept elsewhere meanwhile.
 
 #include <memory>
 
@@ -10,8 +10,8 @@ namespace farskip {
 
 class PartialRun {
  public:
-  /// `executor`, of a forward graph, must outlive it; any number of runs of one executor may be under way. Ranks advance
-  /// runs together: what lies between two stops may hold collectives.
+  /// `executor`, of a forward graph, must outlive it; any number of runs of one executor may be under way. Ranks
+  /// advance runs together: what lies between two stops may hold collectives.
   PartialRun(Executor& executor, Batch batch);
   ~PartialRun();
   PartialRun(PartialRun&&) noexcept;

@@ -106,7 +106,9 @@ ConvertReport convert_checkpoint(const std::string& in, const std::string& out, 
   check_room(replacement.temporary(), report.bytes_written);
   ShardedWriter writer(replacement.temporary(), specs, options.max_shard_bytes);
   for (const auto& spec : specs) {
-    writer.write(spec.name, read_weight(reader, spec.name, model.weight_block));
+    const auto changed = options.changed.find(spec.name);
+    writer.write(spec.name, changed != options.changed.end() ? changed->second
+                                                             : read_weight(reader, spec.name, model.weight_block));
     reader.release(spec.name);
     report.bytes_read += reader.spec(spec.name).num_bytes();
     if (is_block_scaled(reader, spec.name)) report.bytes_read += reader.spec(scale_name(spec.name)).num_bytes();

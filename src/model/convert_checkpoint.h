@@ -1,9 +1,10 @@
 #pragma once
 // A checkpoint in another dtype, in files of another size, or under another connectivity.
 
-#include <c10/core/ScalarType.h>
+#include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +17,8 @@ struct ConvertOptions {
   std::optional<at::ScalarType> dtype;       ///< of the weights; absent: each as it is
   std::optional<std::string> connectivity;   ///< a spelling; absent: the one it has
   uint64_t max_shard_bytes = 5'000'000'000;  ///< a larger tensor has a file of its own
+  std::map<std::string, at::Tensor> changed =
+      {};  ///< written instead of the tensors of these names, rounded to their type
   /// Called after each tensor with bytes read so far and in all.
   std::function<void(uint64_t done, uint64_t total)> on_progress;
 };

@@ -43,9 +43,8 @@ Outcome outcome(const std::string& folder, const std::string& student, int num_r
   const Layout layout = Layout::parse(layout_text);
   run_ranks(num_ranks, [&](World& world) {
     const Communicators communicators = Communicators::make(world, layout);
-    ParameterSet parameters(
-        std::make_shared<const ParameterTable>(model),
-        {.expert_rank = world.rank() % layout.ep, .expert_ranks = layout.ep, .keep_main = false});
+    ParameterSet parameters(std::make_shared<const ParameterTable>(model),
+                            {.expert_rank = world.rank() % layout.ep, .expert_ranks = layout.ep, .keep_main = false});
     load_checkpoint(folder, parameters);
     // Held-out sequences are each rank's last: the same set whatever the number of ranks.
     const at::Tensor own = at::cat({tokens.narrow(0, 0, 40).chunk(num_ranks)[world.rank()],

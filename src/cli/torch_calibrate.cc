@@ -1,0 +1,118 @@
+#include "cli/torch_calibrate.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "cli/text_tokens.h"
+#include "config/checkpoint_folder.h"
+#include "distill/calibrate.h"
+#include "model/checkpoint.h"
+#include "trace/table.h"
+#include "transport/loopback.h"
+
+namespace farskip::cli {
+namespace {
+
+constexpr double seconds_between_lines = 2;
+
+at::Tensor sequences(const std::string& folder, const ModelConfig& model, const CalibrateArguments& arguments) {
+  const int64_t wanted =
+      arguments.num_tokens > 0 ? arguments.num_tokens : calibration_tokens_per_channel * model.hidden_size;
+  const int64_t length = model.max_position_embeddings > 0
+                             ? std::min(arguments.seq_length, model.max_position_embeddings)
+                             : arguments.seq_length;
+  const std::vector<int32_t> tokens = text_tokens(arguments.text, folder, model, wanted);
+  const int64_t num_sequences = std::ssize(tokens) / length;
+  if (num_sequences < 2) {
+    fail("{}: {} tokens; calibration needs at least two sequences of {}, better {} tokens ({} for each of {} channels)",
+         arguments.text, tokens.size(), length, calibration_tokens_per_channel * model.hidden_size,
+         calibration_tokens_per_channel, model.hidden_size);
+  }
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= model.vocab_size)
+      fail("token {} of {} is {}, outside the model's vocabulary of {}", i, arguments.text, tokens[i],
+           model.vocab_size);
+  }
+  return at::tensor(std::vector<int64_t>(tokens.begin(), tokens.begin() + num_sequences * length), at::kLong)
+      .view({num_sequences, length});
+}
+
+void tell_plan(const ModelConfig& model, const at::Tensor& tokens, const std::string& spool_folder) {
+  const CalibrationPlan plan = plan_calibration(model, tokens.numel());
+  std::printf("calibration on %lld tokens: %s of weights in fp32, %s of statistics, %s of streams %s\n",
+              static_cast<long long>(tokens.numel()), format_bytes(4 * model.num_parameters()).c_str(),
+              format_bytes(static_cast<int64_t>(plan.statistics_bytes)).c_str(),
+              format_bytes(static_cast<int64_t>(plan.waiting_bytes)).c_str(),
+              spool_folder.empty() ? "in memory" : ("in " + spool_folder).c_str());
+  std::fflush(stdout);
+}
+
+void tell(const CalibrationReport& report) {
+  Table table{{"layer", "reader", "damping", "error before", "after"}, {}, ""};
+  for (const auto& reader : report.readers) {
+    table.rows.push_back({std::to_string(reader.layer), reader.attention ? "attention" : "feed-forward",
+                          reader.damping > 0 ? fmt::format("{:g}", reader.damping) : "not mapped",
+                          fmt::format("{:.4f}", reader.identity_error), fmt::format("{:.4f}", reader.error)});
+  }
+  std::printf("%s", render_text(table).c_str());
+  std::printf(
+      "held out, %.0f tokens: KL to the model as it was %.4f before, %.4f after; likeliest token the same in %.1f %%, "
+      "%.1f %%\n",
+      report.after.num_tokens, report.before.kl, report.after.kl, 100 * report.before.top1, 100 * report.after.top1);
+}
+
+}  // namespace
+
+std::map<std::string, at::Tensor> calibrated_tensors(const std::string& in, const std::string& connectivity,
+                                                     const CalibrateArguments& arguments) {
+  const std::string folder = resolve_model_folder(in);
+  const ModelConfig model = load_model_config(folder);
+  const auto from = Connectivity::from_config(model.raw, model.num_layers());
+  const auto to = Connectivity::parse(connectivity, model.num_layers());
+  if (from == to) fail("{} has the connectivity {} already: there is nothing to calibrate", in, to.to_string());
+  const at::Tensor tokens = sequences(folder, model, arguments);
+  tell_plan(model, tokens, arguments.spool_folder);
+  const auto table = std::make_shared<const ParameterTable>(model);
+  ParameterSet parameters(table, {.keep_main = false});
+  load_checkpoint(folder, parameters);
+  CalibrationReport report;
+  CalibrationOptions options;
+  options.spool_folder = arguments.spool_folder;
+  const double begin = monotonic_seconds();
+  double told = begin;
+  options.on_progress = [&](int64_t layers) {
+    const double now = monotonic_seconds();
+    if (now - told < seconds_between_lines) return;
+    told = now;
+    const double left = (now - begin) / static_cast<double>(layers) * static_cast<double>(model.num_layers() - layers);
+    std::fprintf(stderr, "calibrated %lld of %lld layers, %s left\n", static_cast<long long>(layers),
+                 static_cast<long long>(model.num_layers()), format_duration(left).c_str());
+  };
+  run_ranks(1, [&](World& world) {
+    const Communicators communicators = Communicators::make(world, {});
+    report = calibrate(model, from, to, parameters, communicators, {}, tokens, options);
+  });
+  tell(report);
+  if (!report.accepted()) {
+    fail(
+        "calibration does not help: on held-out text the KL to {} would go from {:.4f} to {:.4f}; nothing was written. "
+        "Give more text like what the model was trained on (--calibrate-tokens), or convert without --calibrate",
+        from.to_string(), report.before.kl, report.after.kl);
+  }
+  nn::ModelWeights weights = parameters.weights();
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& reader : report.readers) {
+    if (reader.damping == 0) continue;
+    nn::LayerWeights& layer = weights.layers[reader.layer];
+    for (const nn::Param* param : reader.attention ? attention_readers(layer) : feed_forward_readers(layer)) {
+      for (auto& [name, tensor] : (*table)[param->id].tensors_of(param->value)) tensors[name] = tensor;
+    }
+  }
+  return tensors;
+}
+
+}  // namespace farskip::cli
