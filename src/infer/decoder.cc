@@ -23,19 +23,18 @@ int64_t positions_of(const ModelConfig& config, const DecoderOptions& options) {
 Decoder::Decoder(const InferenceModel& model, const Communicators& communicators, const DecoderOptions& options)
     : model_(model),
       max_positions_(positions_of(model.config(), options)),
+      num_pages_(pages_of(std::max(options.cache_positions, max_positions_))),
       math_(model.config(), model.weights(), max_positions_, {}),
       graph_(
           build_graph(model.config(), model.connectivity(), {Phase::decode, {.all_to_all = true}, 1, Scope::forward})),
-      cache_(model.config().attention, model.config().num_layers(),
-             pages_of(std::max(options.cache_positions, max_positions_)), model.dtype()) {
+      cache_(model.config().attention, model.config().num_layers(), num_pages_, model.dtype()) {
   ExecutorOptions executor;
   executor.record_spans = false;
   executor.observe = [this](const Value& value, const at::Tensor& tensor) {
     if (value.name == "mb0.logits") logits_ = tensor;
   };
   executor_ = std::make_unique<Executor>(graph_, reference_schedule(graph_), math_, communicators, executor);
-  const int64_t num_pages = pages_of(std::max(options.cache_positions, max_positions_));
-  for (int64_t page = num_pages; page > 0; --page) free_pages_.push_back(static_cast<int32_t>(page - 1));
+  for (int64_t page = num_pages_; page > 0; --page) free_pages_.push_back(static_cast<int32_t>(page - 1));
 }
 
 Decoder::~Decoder() = default;
@@ -77,30 +76,40 @@ void Decoder::reserve(Sequence& sequence, int64_t length) {
 }
 
 at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs, bool every_token) {
-  const at::NoGradGuard no_grad;
-  std::vector<int64_t> tokens, positions, last_rows;
-  nn::CacheStep cache{&cache_, {}};
+  std::vector<PagedInput> paged;
   for (const DecoderInput& input : inputs) {
     FARSKIP_CHECK(!input.tokens.empty(), "a sequence without new tokens");
     Sequence& sequence = sequences_.at(input.sequence);
-    const auto num = static_cast<int64_t>(input.tokens.size());
-    reserve(sequence, sequence.length + num);
-    cache.chunks.push_back({&sequence.pages, static_cast<int64_t>(tokens.size()), num, sequence.length});
-    for (int64_t i = 0; i < num; ++i) {
-      tokens.push_back(input.tokens[i]);
-      positions.push_back(sequence.length + i);
-    }
-    last_rows.push_back(static_cast<int64_t>(tokens.size()) - 1);
+    reserve(sequence, sequence.length + std::ssize(input.tokens));
+    paged.push_back(
+        {&sequence.pages, sequence.length, input.tokens, every_token ? std::ssize(input.tokens) : int64_t{1}});
   }
+  const at::Tensor logits = run(paged);
+  for (const DecoderInput& input : inputs) sequences_.at(input.sequence).length += std::ssize(input.tokens);
+  return logits;
+}
+
+at::Tensor Decoder::run(const std::vector<PagedInput>& inputs) {
+  const at::NoGradGuard no_grad;
   if (inputs.empty()) return at::empty({0, model_.config().vocab_size}, at::kFloat);
+  std::vector<int64_t> tokens, positions, rows;
+  nn::CacheStep cache{&cache_, {}};
+  for (const PagedInput& input : inputs) {
+    const auto num = static_cast<int64_t>(input.tokens.size());
+    cache.chunks.push_back({input.pages, static_cast<int64_t>(tokens.size()), num, input.position});
+    for (int64_t i = 0; i < num; ++i) {
+      if (i >= num - input.num_logits) rows.push_back(static_cast<int64_t>(tokens.size()));
+      tokens.push_back(input.tokens[i]);
+      positions.push_back(input.position + i);
+    }
+  }
   const auto row = [](const std::vector<int64_t>& values) { return at::tensor(values, at::kLong).unsqueeze(0); };
   Batch batch;
   batch.tokens = row(tokens);
   batch.positions = row(positions);
   batch.cache = &cache;
-  if (!every_token) batch.head_rows = at::tensor(last_rows, at::kLong);
+  if (rows.size() < tokens.size()) batch.head_rows = at::tensor(rows, at::kLong);
   executor_->run({batch});
-  for (const DecoderInput& input : inputs) sequences_.at(input.sequence).length += std::ssize(input.tokens);
   return std::exchange(logits_, at::Tensor())[0].to(at::kFloat);
 }
 

@@ -25,6 +25,14 @@ struct DecoderInput {
   std::vector<int32_t> tokens;  ///< at least one
 };
 
+/// New tokens of a sequence whose pages the caller keeps.
+struct PagedInput {
+  const nn::PageTable* pages;       ///< enough for the new positions; below num_pages()
+  int64_t position;                 ///< of the first new token: so many are in the cache
+  std::span<const int32_t> tokens;  ///< at least one
+  int64_t num_logits;               ///< of so many last tokens
+};
+
 class Decoder {
  public:
   /// `model` and `communicators` (of one rank) must outlive it.
@@ -44,6 +52,12 @@ class Decoder {
   /// for a sequence that grows past max_positions, and where the cache is full.
   at::Tensor step(const std::vector<DecoderInput>& inputs, bool every_token = false);
 
+  /// The same for sequences of the caller's, which uses all pages itself then: the wanted logits, [sum of num_logits,
+  /// V] fp32.
+  at::Tensor run(const std::vector<PagedInput>& inputs);
+  int64_t num_pages() const { return num_pages_; }
+  int64_t vocab_size() const { return model_.config().vocab_size; }
+
   /// step() of one sequence, in parts of prompt_chunk tokens so that a long prompt's activations are bounded: the
   /// logits [V] that follow the last.
   at::Tensor read(int64_t sequence, std::span<const int32_t> tokens);
@@ -57,7 +71,7 @@ class Decoder {
   void reserve(Sequence& sequence, int64_t length);
 
   const InferenceModel& model_;
-  int64_t max_positions_;
+  int64_t max_positions_, num_pages_;
   StageMath math_;
   StageGraph graph_;
   at::Tensor logits_;
