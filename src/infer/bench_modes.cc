@@ -10,9 +10,8 @@
 namespace farskip {
 namespace {
 
-constexpr std::pair<const char*, BenchOrder> orders[] = {{"blocking", BenchOrder::blocking},
-                                                         {"async", BenchOrder::overlapped},
-                                                         {"two-batch", BenchOrder::two_batch}};
+constexpr std::pair<const char*, BenchOrder> orders[] = {
+    {"blocking", BenchOrder::blocking}, {"async", BenchOrder::overlapped}, {"two-batch", BenchOrder::two_batch}};
 
 /// Splits at commas; "skip=1,0,0" keeps its own.
 std::vector<std::string> items_of(const std::string& text) {

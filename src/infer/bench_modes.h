@@ -1,6 +1,7 @@
 #pragma once
-// What `farskip bench ttft` compares: a mode is a connectivity and an order of execution, and nothing else. All modes run
-// the same stages by the same executor over the same weights; only the graph and the schedule that they hand it differ.
+// What `farskip bench ttft` compares: a mode is a connectivity and an order of execution, and nothing else. All modes
+// run the same stages by the same executor over the same weights; only the graph and the schedule that they hand it
+// differ.
 
 #include <string>
 #include <vector>

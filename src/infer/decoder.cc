@@ -176,6 +176,7 @@ at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs, const DecoderS
   const auto row = [](const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); };
   std::vector<nn::CacheStep> caches(parts.size(), {&cache_, {}});
   std::vector<Batch> batches(parts.size());
+  int64_t first_token = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     std::vector<int64_t> tokens, positions, last_rows;
     for (const Part::Run& run : parts[i].runs) {
@@ -193,6 +194,9 @@ at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs, const DecoderS
     batches[i].positions = row(positions).unsqueeze(0);
     batches[i].cache = &caches[i];
     batches[i].rank_tokens = rank_tokens[i];
+    if (options.experts.defined())
+      batches[i].experts.assign(graph_.num_layers(), options.experts.narrow(0, first_token, std::ssize(tokens)));
+    first_token += std::ssize(tokens);
     if (!options.every_token || !options.logits) batches[i].head_rows = row(last_rows);
   }
   last_ = executor_->run(std::move(batches));

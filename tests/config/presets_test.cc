@@ -17,9 +17,9 @@ TEST(Presets, AllLoadByName) {
   const std::vector<std::string> names = preset_names();
   EXPECT_THAT(names, ::testing::IsSupersetOf({"deepseek-v2", "deepseek-v2-lite", "deepseek-v3", "instella-moe-16b-a3b",
                                               "llama-4-maverick", "llama-4-scout", "mixtral-8x22b", "mixtral-8x7b",
-                                              "moonlight-16b-a3b", "olmoe-1b-7b", "qwen3-235b-a22b", "qwen3-30b-a3b", "small-deepseek-v2",
-                                              "small-deepseek-v2-lite", "small-deepseek-v3", "small-llama-4-scout",
-                                              "small-moonlight"}));
+                                              "moonlight-16b-a3b", "olmoe-1b-7b", "qwen3-235b-a22b", "qwen3-30b-a3b",
+                                              "small-deepseek-v2", "small-deepseek-v2-lite", "small-deepseek-v3",
+                                              "small-llama-4-scout", "small-moonlight"}));
   for (const std::string& name : names) {
     EXPECT_GT(load_model_config(name).num_parameters(), 0) << name;
     EXPECT_EQ(load_model_config(preset_path(name)).raw, load_model_config(preset_path(name) + "/config.json").raw);
@@ -72,8 +72,9 @@ TEST(Presets, SmallModelsKeepTheProportionsOfTheRealOnes) {
   }
 }
 
-// Hidden size, widths, latents, all heads together and the prompt are a sixteenth of the real ones, so that every product
-// of a layer is 1/256 of the real one and core attention has the same part in it (docs/inference_benchmarks.md).
+// Hidden size, widths, latents, all heads together and the prompt are a sixteenth of the real ones, so that every
+// product of a layer is 1/256 of the real one and core attention has the same part in it
+// (docs/inference_benchmarks.md).
 TEST(Presets, ModelsOfTheInferenceFiguresAreASixteenthOfTheRealOnes) {
   for (const std::string name : {"llama-4-scout", "deepseek-v2", "deepseek-v3"}) {
     SCOPED_TRACE(name);
@@ -92,7 +93,8 @@ TEST(Presets, ModelsOfTheInferenceFiguresAreASixteenthOfTheRealOnes) {
     same(a.attention_projections / a.routed, b.attention_projections / b.routed);
     same(a.attention_core / a.routed, b.attention_core / b.routed);
     same(a.shared / a.routed, b.shared / b.routed);
-    same(layer_flops(small, LayerKind::dense, 0).dense / a.routed, layer_flops(real, LayerKind::dense, 0).dense / b.routed);
+    same(layer_flops(small, LayerKind::dense, 0).dense / a.routed,
+         layer_flops(real, LayerKind::dense, 0).dense / b.routed);
     EXPECT_EQ(small.is_moe(0), real.is_moe(0));
     EXPECT_TRUE(small.is_moe(small.num_layers() - 1));
     EXPECT_EQ(small.top_k, real.top_k);

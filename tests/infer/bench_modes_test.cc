@@ -1,5 +1,5 @@
-// The modes that `bench ttft` compares: what they are called, that graph and schedule alone tell them apart, and what they
-// are worth in simulation on the models of the figures.
+// The modes that `bench ttft` compares: what they are called, that graph and schedule alone tell them apart, and what
+// they are worth in simulation on the models of the figures.
 
 #include "infer/bench_modes.h"
 
@@ -62,7 +62,8 @@ TEST(BenchModes, HaveTheSameStages) {
   const ModelConfig model = load_model_config("small-deepseek-v3");
   for (const char* layout : {"tp=2", "ep=2", "ep=2,exchange=a2a"}) {
     std::map<std::pair<std::string, int>, int> expected;
-    for (const BenchMode& mode : parse_bench_modes(default_bench_modes + std::string(",last=50%"), model.num_layers())) {
+    for (const BenchMode& mode :
+         parse_bench_modes(default_bench_modes + std::string(",last=50%"), model.num_layers())) {
       auto found = computations(mode.graph(model, Layout::parse(layout), Phase::prefill));
       for (auto& [stage, count] : found) {
         EXPECT_EQ(count, mode.num_microbatches()) << mode.name << " " << stage.first;
@@ -86,8 +87,8 @@ Simulated simulated(const BenchMode& mode, const StageGraph& graph, const CostTa
   validate(graph, schedule);
   const Simulation run = simulate(graph, schedule, costs);
   Simulated result{.step_us = run.step_us,
-                   .overlap = summarize(measure_overlap(
-                       run.timeline, exposure_hint(graph, costs, mode.order != BenchOrder::blocking)))};
+                   .overlap = summarize(
+                       measure_overlap(run.timeline, exposure_hint(graph, costs, mode.order != BenchOrder::blocking)))};
   result.comm_us = result.overlap.total.duration_us;
   result.unhideable_us = result.comm_us - result.overlap.hideable_total.duration_us;
   return result;
@@ -127,8 +128,8 @@ TEST(BenchModes, HideAllReducesOfThePresetsInSimulation) {
     EXPECT_LE(overlapped.unhideable_us, 0.06 * overlapped.comm_us) << "the last layer's, and a dense layer's";
     const double possible = blocking.step_us / (blocking.step_us - blocking.comm_us + blocking.unhideable_us);
     EXPECT_GE(blocking.step_us / overlapped.step_us, possible - 0.02);
-    std::printf("%s at %.2f: %.1f %% of the hideable, %.1f %% of all communication hidden; %.3f of at most %.3f\n", name,
-                share, 100 * overlapped.overlap.hideable_total.hidden(), 100 * overlapped.overlap.total.hidden(),
+    std::printf("%s at %.2f: %.1f %% of the hideable, %.1f %% of all communication hidden; %.3f of at most %.3f\n",
+                name, share, 100 * overlapped.overlap.hideable_total.hidden(), 100 * overlapped.overlap.total.hidden(),
                 blocking.step_us / overlapped.step_us, 1 / (1 - share));
   }
 }
