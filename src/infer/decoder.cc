@@ -14,28 +14,74 @@ constexpr int64_t page_positions = nn::KvPages::page_positions;
 
 int64_t pages_of(int64_t positions) { return (positions + page_positions - 1) / page_positions; }
 
+constexpr Phase phase = Phase::decode;
+
+/// One rank has nobody to gather tokens from.
+Layout layout_of(const InferenceModel& model) {
+  Layout layout = model.layout();
+  if (layout.expert_group() == 1) layout.all_to_all = true;
+  return layout;
+}
+
+/// Where part i of n of `total` tokens ends.
+int64_t part_end(int64_t total, int64_t part, int64_t num_parts) {
+  return ((part + 1) * total + num_parts - 1) / num_parts;
+}
+
+StageMathOptions math_options(const InferenceModel& model) {
+  const Layout layout = layout_of(model);
+  StageMathOptions options;
+  options.expert_ranks = layout.expert_divisor(phase);
+  options.exchange = layout.exchange(phase);
+  options.expert_rank = model.share().expert_rank();
+  return options;
+}
+
 int64_t positions_of(const ModelConfig& config, const DecoderOptions& options) {
   return options.max_positions > 0 ? options.max_positions : config.max_position_embeddings;
 }
 
 }  // namespace
 
+/// Tokens of one microbatch: of each sequence a run.
+struct Decoder::Part {
+  struct Run {
+    const DecoderInput* input;
+    int64_t first, num;  ///< tokens of the input
+    bool last;           ///< with the input's last token
+  };
+  std::vector<Run> runs;
+  int64_t num_tokens() const {
+    int64_t sum = 0;
+    for (const Run& run : runs) sum += run.num;
+    return sum;
+  }
+};
+
 Decoder::Decoder(const InferenceModel& model, const Communicators& communicators, const DecoderOptions& options)
     : model_(model),
+      communicators_(communicators),
       max_positions_(positions_of(model.config(), options)),
-      math_(model.config(), model.weights(), max_positions_, {}),
-      graph_(
-          build_graph(model.config(), model.connectivity(), {Phase::decode, {.all_to_all = true}, 1, Scope::forward})),
-      cache_(model.config().attention, model.config().num_layers(),
+      record_spans_(options.record_spans),
+      math_(model.local_config(), model.weights(), max_positions_, math_options(model)),
+      graph_(build_graph(model.config(), model.connectivity(),
+                         {phase, layout_of(model), options.num_microbatches, Scope::forward})),
+      logits_(options.num_microbatches),
+      cache_(model.local_config().attention, model.config().num_layers(),
              pages_of(std::max(options.cache_positions, max_positions_)), model.dtype()) {
-  ExecutorOptions executor;
-  executor.record_spans = false;
-  executor.observe = [this](const Value& value, const at::Tensor& tensor) {
-    if (value.name == "mb0.logits") logits_ = tensor;
-  };
-  executor_ = std::make_unique<Executor>(graph_, reference_schedule(graph_), math_, communicators, executor);
+  set_schedule(reference_schedule(graph_));
   const int64_t num_pages = pages_of(std::max(options.cache_positions, max_positions_));
   for (int64_t page = num_pages; page > 0; --page) free_pages_.push_back(static_cast<int32_t>(page - 1));
+}
+
+void Decoder::set_schedule(const Schedule& schedule) {
+  ExecutorOptions options;
+  options.record_spans = record_spans_;
+  options.observe = [this](const Value& value, const at::Tensor& tensor) {
+    const Node& producer = graph_.node(value.producer);
+    if (producer.stage == Stage::head) logits_[producer.microbatch] = tensor;
+  };
+  executor_ = std::make_unique<Executor>(graph_, schedule, math_, communicators_, options);
 }
 
 Decoder::~Decoder() = default;
@@ -76,32 +122,85 @@ void Decoder::reserve(Sequence& sequence, int64_t length) {
   }
 }
 
-at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs, bool every_token) {
+/// The tokens in equal parts, in order: the one that a boundary cuts goes on in the next part, which finds its
+/// positions in the cache.
+std::vector<Decoder::Part> Decoder::divide(const std::vector<DecoderInput>& inputs) const {
+  int64_t total = 0;
+  for (const DecoderInput& input : inputs) total += std::ssize(input.tokens);
+  const auto num_parts = static_cast<int64_t>(logits_.size());
+  std::vector<Part> parts(num_parts);
+  int64_t done = 0;
+  for (const DecoderInput& input : inputs) {
+    const int64_t size = std::ssize(input.tokens);
+    for (int64_t first = 0; first < size;) {
+      int64_t part = 0;
+      while (part_end(total, part, num_parts) <= done) ++part;
+      const int64_t end = part_end(total, part, num_parts);
+      const int64_t num = std::min(size - first, end - done);
+      parts[part].runs.push_back({&input, first, num, first + num == size});
+      first += num;
+      done += num;
+    }
+  }
+  return parts;
+}
+
+/// Per microbatch; empty where nobody needs to know.
+std::vector<std::vector<int64_t>> Decoder::tokens_of_ranks(int64_t own, const DecoderStep& options) const {
+  const auto num_parts = static_cast<int64_t>(logits_.size());
+  std::vector<std::vector<int64_t>> result(num_parts);
+  if (math_.options().exchange != Exchange::gather) return result;
+  std::vector<int64_t> totals = options.rank_tokens;
+  if (totals.empty()) {
+    const at::Tensor all = communicators_.expert->all_gather(at::full({1}, own, at::kLong), "tokens of ranks").await();
+    totals.assign(all.const_data_ptr<int64_t>(), all.const_data_ptr<int64_t>() + all.numel());
+  }
+  for (int64_t part = 0; part < num_parts; ++part) {
+    for (int64_t total : totals)
+      result[part].push_back(part_end(total, part, num_parts) - part_end(total, part - 1, num_parts));
+  }
+  return result;
+}
+
+at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs, const DecoderStep& options) {
   const at::NoGradGuard no_grad;
-  std::vector<int64_t> tokens, positions, last_rows;
-  nn::CacheStep cache{&cache_, {}};
   for (const DecoderInput& input : inputs) {
     FARSKIP_CHECK(!input.tokens.empty(), "a sequence without new tokens");
     Sequence& sequence = sequences_.at(input.sequence);
-    const auto num = static_cast<int64_t>(input.tokens.size());
-    reserve(sequence, sequence.length + num);
-    cache.chunks.push_back({&sequence.pages, static_cast<int64_t>(tokens.size()), num, sequence.length});
-    for (int64_t i = 0; i < num; ++i) {
-      tokens.push_back(input.tokens[i]);
-      positions.push_back(sequence.length + i);
-    }
-    last_rows.push_back(static_cast<int64_t>(tokens.size()) - 1);
+    reserve(sequence, sequence.length + std::ssize(input.tokens));
   }
-  if (inputs.empty()) return at::empty({0, model_.config().vocab_size}, at::kFloat);
-  const auto row = [](const std::vector<int64_t>& values) { return at::tensor(values, at::kLong).unsqueeze(0); };
-  Batch batch;
-  batch.tokens = row(tokens);
-  batch.positions = row(positions);
-  batch.cache = &cache;
-  if (!every_token) batch.head_rows = at::tensor(last_rows, at::kLong);
-  executor_->run({batch});
+  const std::vector<Part> parts = divide(inputs);
+  int64_t num_tokens = 0;
+  for (const Part& part : parts) num_tokens += part.num_tokens();
+  const auto rank_tokens = tokens_of_ranks(num_tokens, options);
+  const auto row = [](const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); };
+  std::vector<nn::CacheStep> caches(parts.size(), {&cache_, {}});
+  std::vector<Batch> batches(parts.size());
+  for (size_t i = 0; i < parts.size(); ++i) {
+    std::vector<int64_t> tokens, positions, last_rows;
+    for (const Part::Run& run : parts[i].runs) {
+      const Sequence& sequence = sequences_.at(run.input->sequence);
+      const int64_t position = sequence.length + run.first;
+      caches[i].chunks.push_back({&sequence.pages, std::ssize(tokens), run.num, position});
+      for (int64_t t = 0; t < run.num; ++t) {
+        tokens.push_back(run.input->tokens[run.first + t]);
+        positions.push_back(position + t);
+      }
+      if (run.last) last_rows.push_back(std::ssize(tokens) - 1);
+    }
+    if (!options.logits) last_rows.clear();
+    batches[i].tokens = row(tokens).unsqueeze(0);
+    batches[i].positions = row(positions).unsqueeze(0);
+    batches[i].cache = &caches[i];
+    batches[i].rank_tokens = rank_tokens[i];
+    if (!options.every_token || !options.logits) batches[i].head_rows = row(last_rows);
+  }
+  last_ = executor_->run(std::move(batches));
   for (const DecoderInput& input : inputs) sequences_.at(input.sequence).length += std::ssize(input.tokens);
-  return std::exchange(logits_, at::Tensor())[0].to(at::kFloat);
+  for (at::Tensor& logits : logits_) logits = logits.view({-1, logits.size(-1)});
+  const at::Tensor all = logits_.size() == 1 ? logits_[0] : at::cat(logits_);
+  for (at::Tensor& logits : logits_) logits.reset();
+  return all.to(at::kFloat);
 }
 
 at::Tensor Decoder::read(int64_t sequence, std::span<const int32_t> tokens) {

@@ -1,11 +1,13 @@
 #pragma once
 // Inference step by step: any number of sequences, each with any number of new tokens, over a cache of what they have
-// seen. One rank.
+// seen. On one rank or several: with tensor parallelism all ranks have all sequences (and their own heads of them),
+// with expert parallelism each rank has its own.
 
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "exec/executor.h"
@@ -17,6 +19,8 @@ namespace farskip {
 struct DecoderOptions {
   int64_t max_positions = 0;    ///< of a sequence; 0: what the model was made for
   int64_t cache_positions = 0;  ///< of all sequences, rounded up to pages each; 0: max_positions
+  int num_microbatches = 1;     ///< into which the tokens of a step are divided (two-batch overlap: 2)
+  bool record_spans = false;    ///< for last()
 };
 
 /// New tokens of a sequence.
@@ -25,9 +29,17 @@ struct DecoderInput {
   std::vector<int32_t> tokens;  ///< at least one
 };
 
+struct DecoderStep {
+  bool every_token = false;  ///< logits of each token, not only of each sequence's last
+  bool logits = true;        ///< false: this rank needs none (another one samples)
+  /// Tokens of each rank in this step, where each has its own sequences (expert parallelism without exchange=a2a);
+  /// empty: ranks ask each other first.
+  std::vector<int64_t> rank_tokens = {};
+};
+
 class Decoder {
  public:
-  /// `model` and `communicators` (of one rank) must outlive it.
+  /// `model` and `communicators` (of the ranks of its layout) must outlive it. All ranks make one.
   Decoder(const InferenceModel& model, const Communicators& communicators, const DecoderOptions& options);
   ~Decoder();
 
@@ -39,29 +51,43 @@ class Decoder {
   int64_t length(int64_t sequence) const { return sequences_.at(sequence).length; }
   int64_t max_positions() const { return max_positions_; }
 
-  /// Runs the new tokens: the logits that follow the last of each sequence, [inputs, V] fp32, or with `every_token`
-  /// those that follow each token, [tokens, V]. Each sequence occurs once. Throws Error for ids outside the vocabulary,
-  /// for a sequence that grows past max_positions, and where the cache is full.
-  at::Tensor step(const std::vector<DecoderInput>& inputs, bool every_token = false);
+  /// Runs the new tokens: the logits that follow the last of each sequence, [inputs, V] fp32, or with every_token those
+  /// that follow each token, [tokens, V]. Each sequence occurs once. Called by all ranks of an expert communicator:
+  /// with the same inputs where all have all sequences, else with their own, which may be none. Throws Error for ids
+  /// outside the vocabulary, for a sequence that grows past max_positions, and where the cache is full.
+  at::Tensor step(const std::vector<DecoderInput>& inputs, const DecoderStep& options = {});
 
   /// step() of one sequence, in parts of prompt_chunk tokens so that a long prompt's activations are bounded: the
   /// logits [V] that follow the last.
   at::Tensor read(int64_t sequence, std::span<const int32_t> tokens);
   static constexpr int64_t prompt_chunk = 2048;
 
+  /// The order of stages from the next step on; a schedule of graph(). At first the reference.
+  void set_schedule(const Schedule& schedule);
+  const StageGraph& graph() const { return graph_; }
+  const StageMath& math() const { return math_; }
+  /// Timeline and collectives of the last step.
+  const StepResult& last() const { return last_; }
+
  private:
   struct Sequence {
     nn::PageTable pages;
     int64_t length = 0;
   };
+  struct Part;
   void reserve(Sequence& sequence, int64_t length);
+  std::vector<Part> divide(const std::vector<DecoderInput>& inputs) const;
+  std::vector<std::vector<int64_t>> tokens_of_ranks(int64_t own, const DecoderStep& options) const;
 
   const InferenceModel& model_;
+  const Communicators& communicators_;
   int64_t max_positions_;
+  bool record_spans_;
   StageMath math_;
   StageGraph graph_;
-  at::Tensor logits_;
+  std::vector<at::Tensor> logits_;  ///< per microbatch
   std::unique_ptr<Executor> executor_;
+  StepResult last_;
   nn::KvCache cache_;
   std::vector<int32_t> free_pages_;
   std::map<int64_t, Sequence> sequences_;
