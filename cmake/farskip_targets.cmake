@@ -163,6 +163,7 @@ function(farskip_all_tests)
   farskip_tests(cli LIBS base)
   if(TARGET test_cli)
     add_dependencies(test_cli farskip)
+    target_sources(test_cli PRIVATE ${CMAKE_SOURCE_DIR}/tests/serve/client.cc)
   endif()
   add_test(NAME install.embedding COMMAND ${CMAKE_SOURCE_DIR}/tests/install/embedding.sh
     ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR} ${CMAKE_COMMAND} ${CMAKE_CXX_COMPILER})

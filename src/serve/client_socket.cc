@@ -21,6 +21,8 @@ namespace farskip::serve {
 ClientSocket::ClientSocket(int fd) : fd_(fd) {
   const int on = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));  // events are small and wanted at once
+  const int bytes = 128 << 10;  // what a client that reads nothing may make the system keep
+  setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 }
 

@@ -33,10 +33,14 @@ struct CompletionRequest {
   int64_t num_sequences() const { return n * static_cast<int64_t>(prompts.size()); }
 };
 
-/// Reads the JSON of either API. `max_positions`: of a sequence, prompt included. Throws ApiError: 404 for another
-/// model's name, 400 for everything else.
-CompletionRequest parse_completion(const nlohmann::json& body, const ServedModel& model, int64_t max_positions);
-CompletionRequest parse_chat(const nlohmann::json& body, const ServedModel& model, int64_t max_positions);
+struct RequestLimits {
+  int64_t max_positions = 0;     ///< of a sequence, prompt included
+  int64_t max_sequences = 1024;  ///< of a request
+};
+
+/// Reads the JSON of either API. Throws ApiError: 404 for another model's name, 400 for everything else.
+CompletionRequest parse_completion(const nlohmann::json& body, const ServedModel& model, const RequestLimits& limits);
+CompletionRequest parse_chat(const nlohmann::json& body, const ServedModel& model, const RequestLimits& limits);
 
 /// Throws ApiError 404 unless it is one of the model's names.
 void check_model_name(const std::string& name, const ServedModel& model);

@@ -35,7 +35,8 @@ std::string Answer::error(const std::string& key) const {
   return value.is_null() ? "" : value.get<std::string>();
 }
 
-Client::Client(int port) : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+Client::Client(int port, int receive_bytes) : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  if (receive_bytes > 0) setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof(receive_bytes));
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
@@ -92,7 +93,7 @@ Answer Client::read(double seconds) {
     }
     answer.body = received_.substr(0, length);
     received_.erase(0, answer.body.size());
-  } else if (answer.headers["transfer-encoding"] == "chunked") {
+  } else if (answer.headers.count("transfer-encoding") != 0) {
     for (;;) {
       const std::string size = read_until("\r\n", seconds);
       if (size.empty()) break;

@@ -1,11 +1,9 @@
 #pragma once
 // A client of the tests that can do what no well-behaved one does: send any bytes, stand still, vanish.
 
-#include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <thread>
 #include <vector>
 
 namespace farskip::testing {
@@ -24,7 +22,8 @@ struct Answer {
 
 class Client {
  public:
-  explicit Client(int port);
+  /// `receive_bytes`: of the system's buffer, where not 0.
+  explicit Client(int port, int receive_bytes = 0);
   ~Client();
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
@@ -45,20 +44,6 @@ class Client {
   int fd_;
   std::string received_;
 };
-
-inline void sleep_ms(double milliseconds) {
-  std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(milliseconds));
-}
-/// Asks every millisecond; false if the condition does not come true within so many seconds.
-template <typename Condition>
-bool wait_until(double seconds, Condition&& condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    sleep_ms(1);
-  }
-  return true;
-}
 
 std::string post_text(const std::string& path, const std::string& body, const std::string& headers = "");
 Answer post(int port, const std::string& path, const nlohmann::json& body, const std::string& headers = "");

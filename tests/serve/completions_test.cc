@@ -148,7 +148,7 @@ TEST_F(Completions, Chat) {
   EXPECT_EQ(first["top_logprobs"][1], json({{"token", "I"}, {"logprob", -1.5}, {"bytes", {73}}}));
   EXPECT_EQ(choice["logprobs"]["content"].size(), 5u);
   EXPECT_EQ(chat({{"messages", {{{"role", "user"}, {"content", "x"}}}}}).json()["choices"][0]["finish_reason"], "stop");
-  EXPECT_EQ(service.requests().at(1).max_tokens, 1000 - 20) << "all positions that are left";
+  EXPECT_EQ(service.requests().at(1).max_tokens, 1000 - 19) << "all positions that are left";
 }
 
 TEST_F(Completions, ModelsAndWhatOperatorsAsk) {

@@ -4,13 +4,29 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <memory>
+#include <thread>
 
 #include "serve/api_server.h"
 #include "tests/serve/client.h"
 #include "tests/serve/fake_service.h"
 
 namespace farskip::testing {
+
+inline void sleep_ms(double milliseconds) {
+  std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(milliseconds));
+}
+/// Asks every millisecond; false if the condition does not come true within so many seconds.
+template <typename Condition>
+bool wait_until(double seconds, Condition&& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    sleep_ms(1);
+  }
+  return true;
+}
 
 class SmallServer : public ::testing::Test {
  protected:
