@@ -68,6 +68,13 @@ function(farskip_use_torch target)
   farskip_precompiled(${target} TORCH)
 endfunction()
 
+# Debian's cpp-httplib, whose classes have the layout that it was compiled with.
+function(farskip_use_http target)
+  target_link_libraries(${target} PRIVATE farskip_http)
+  target_include_directories(${target} SYSTEM PRIVATE ${HTTPLIB_INCLUDE} ${OPENSSL_HEADERS})
+  target_compile_definitions(${target} PRIVATE CPPHTTPLIB_OPENSSL_SUPPORT)
+endfunction()
+
 function(farskip_program)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/cli/*.cc)
   if(NOT FARSKIP_TORCH)
@@ -127,6 +134,14 @@ function(farskip_plain_buffer_tests)
   target_include_directories(test_plain_buffer BEFORE PRIVATE ${CMAKE_SOURCE_DIR}/tests/plain_buffer)
 endfunction()
 
+# The server needs nothing of libtorch but the engine behind it, and its tests script that: sanitizers see all of it.
+function(farskip_server_tests)
+  farskip_tests(serve LIBS data)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/serve/*.cc)
+  target_sources(test_serve PRIVATE ${sources} ${CMAKE_SOURCE_DIR}/src/infer/stop_text.cc ${CMAKE_SOURCE_DIR}/src/infer/sampling_options.cc)
+  farskip_use_http(test_serve)
+endfunction()
+
 # tests/fuzz: built on demand, with sanitizers (tests/long/15_safetensors_fuzz.sh); only what is fuzzed is compiled for it.
 function(farskip_fuzzers)
   set(sources ${CMAKE_SOURCE_DIR}/src/model/safetensors)
@@ -159,6 +174,7 @@ function(farskip_all_tests)
     farskip_fuzzers()
   else()
     farskip_plain_buffer_tests()
+    farskip_server_tests()
   endif()
   farskip_tests(cli LIBS base)
   if(TARGET test_cli)

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "infer/sampler.h"
+#include "infer/sampling_options.h"
 
 namespace farskip {
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "infer/sampler.h"
+#include "infer/sampling_options.h"
 #include "serve/served_model.h"
 
 namespace farskip::serve {
