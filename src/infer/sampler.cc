@@ -47,10 +47,12 @@ void keep_top_p(std::vector<Candidate>& candidates, double p) {
 
 }  // namespace
 
-Sampler::Sampler(const SamplingOptions& options, uint64_t stream, const std::vector<int32_t>& prompt)
-    : options_(options), stream_(stream) {
+Sampler::Sampler(const SamplingOptions& options, uint64_t stream, const std::vector<int32_t>& prompt,
+                 const std::vector<int32_t>& drawn)
+    : options_(options), stream_(stream), num_drawn_(drawn.size()) {
   options_.check();
   for (const int32_t id : prompt) made_[id] = 0;
+  for (const int32_t id : drawn) ++made_[id];
 }
 
 void Sampler::penalize(std::vector<float>& logits) const {
