@@ -38,7 +38,7 @@ class Arguments {
 };
 
 /// Median of theirs over median of ours, "1.82 [1.63, 2.05]" with the 95 % bootstrap interval over rounds.
-inline std::string ratio_text(const std::vector<double>& theirs, const std::vector<double>& ours) {
+inline std::string ratio_text(const std::vector<double>& theirs, const std::vector<double>& ours, int digits = 2) {
   const Estimate ratio = bootstrap_interval(static_cast<int64_t>(ours.size()), [&](const std::vector<int64_t>& chosen) {
     std::vector<double> a, b;
     for (const int64_t i : chosen) {
@@ -47,7 +47,7 @@ inline std::string ratio_text(const std::vector<double>& theirs, const std::vect
     }
     return median(b) / median(a);
   });
-  return fmt::format("{:.2f} [{:.2f}, {:.2f}]", ratio.value, ratio.low, ratio.high);
+  return fmt::format("{:.{}f} [{:.{}f}, {:.{}f}]", ratio.value, digits, ratio.low, digits, ratio.high, digits);
 }
 
 }  // namespace farskip

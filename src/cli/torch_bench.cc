@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/process_memory.h"
 #include "cli/command.h"
+#include "cli/torch_bench.h"
 #include "layer/connectivity.h"
 #include "sim/search.h"
 #include "trace/render.h"
@@ -62,6 +63,12 @@ void run_bench(BenchArguments& arguments) {
 
 }  // namespace
 
+TransportKind transport_of(const std::string& name) {
+  if (name == "loopback") return TransportKind::loopback;
+  if (name == "gloo") return TransportKind::gloo;
+  return name == "nccl" ? TransportKind::nccl : TransportKind::automatic;
+}
+
 void add_bench(CLI::App& app) {
   CLI::App* bench = app.add_subcommand("bench", "Measure what overlap brings on this machine");
   bench->require_subcommand(1);
@@ -90,6 +97,7 @@ void add_bench(CLI::App& app) {
   command->add_option("--json", arguments->json, "Write all figures to this file");
   command->add_option("--html", arguments->html, "Write charts and timelines to this file");
   command->callback([arguments] { run_bench(*arguments); });
+  add_bench_ttft(*bench);
 }
 
 }  // namespace farskip::cli

@@ -186,6 +186,7 @@ at::Tensor Decoder::run(const std::vector<PagedInput>& inputs, const DecoderStep
   const auto row = [](const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); };
   std::vector<nn::CacheStep> caches(parts.size(), {&cache_, {}});
   std::vector<Batch> batches(parts.size());
+  int64_t first_token = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     std::vector<int64_t> tokens, positions, rows;
     for (const auto& [input, first, num] : parts[i].runs) {
@@ -201,6 +202,9 @@ at::Tensor Decoder::run(const std::vector<PagedInput>& inputs, const DecoderStep
     batches[i].positions = row(positions).unsqueeze(0);
     batches[i].cache = &caches[i];
     batches[i].rank_tokens = rank_tokens[i];
+    if (options.experts.defined())
+      batches[i].experts.assign(graph_.num_layers(), options.experts.narrow(0, first_token, std::ssize(tokens)));
+    first_token += std::ssize(tokens);
     if (rows.size() < tokens.size()) batches[i].head_rows = row(rows);
   }
   last_ = executor_->run(std::move(batches));

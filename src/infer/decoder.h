@@ -43,6 +43,9 @@ struct DecoderStep {
   /// Tokens of each rank in this step, where each has its own sequences (expert parallelism without exchange=a2a);
   /// empty: ranks ask each other first.
   std::vector<int64_t> rank_tokens = {};
+  /// [tokens, K] int64: the experts that each token visits in every MoE layer; undefined: routers choose. For
+  /// benchmarks.
+  at::Tensor experts = {};
 };
 
 class Decoder {

@@ -1,7 +1,8 @@
 #include "sim/exposure.h"
 
 #include <algorithm>
-#include <set>
+#include <map>
+#include <string>
 
 namespace farskip {
 namespace {
@@ -35,19 +36,23 @@ ExposureHint exposure_hint(const StageGraph& graph, const CostTable& costs, bool
     first = std::min(first, node.layer);
     last = std::max(last, node.layer);
   }
-  std::set<std::string> at_an_end;
+  std::map<std::string, Exposure> unavoidable;
   for (NodeId id = 0; id < graph.num_nodes(); ++id) {
     const Node& node = graph.node(id);
-    if (!node.is_collective() || (node.layer > first && node.layer < last)) continue;
-    if (independent_compute_us(graph, costs, id) >= costs.us[id]) continue;
+    if (!node.is_collective() || costs.us[id] == 0) continue;
+    const double beside_us = independent_compute_us(graph, costs, id);
+    if (beside_us >= costs.us[id]) continue;
+    if (beside_us == 0) unavoidable[graph.name(id)] = Exposure::nothing_beside_it;
+    if (node.layer > first && node.layer < last) continue;
     const NodeId middle =
         in_layers(node) ? graph.find(node.microbatch, (first + last) / 2, node.pass, node.stage) : no_node;
     if (middle == no_node || middle == id || independent_compute_us(graph, costs, middle) >= costs.us[middle]) {
-      at_an_end.insert(graph.name(id));
+      unavoidable[graph.name(id)] = Exposure::first_or_last_layer;
     }
   }
-  return [at_an_end = std::move(at_an_end), overlapped](const CollectiveTiming& timing) {
-    if (at_an_end.contains(timing.name)) return Exposure::first_or_last_layer;
+  return [unavoidable = std::move(unavoidable), overlapped](const CollectiveTiming& timing) {
+    const auto found = unavoidable.find(timing.name);
+    if (found != unavoidable.end()) return found->second;
     return overlapped ? Exposure::none : Exposure::not_enabled;
   };
 }

@@ -21,6 +21,7 @@ constexpr std::pair<Exposure, const char*> kExposures[] = {
     {Exposure::no_window, "no window"},
     {Exposure::window_too_short, "window too short"},
     {Exposure::first_or_last_layer, "first or last layer"},
+    {Exposure::nothing_beside_it, "nothing to compute beside it"},
     {Exposure::host_sync, "host sync"},
     {Exposure::not_enabled, "not enabled"},
 };
@@ -126,7 +127,7 @@ std::vector<CollectiveTiming> measure_overlap(const Timeline& timeline, const Ex
     const double window = clock.computed_before(m.awaited_us) - clock.computed_before(m.collective.launch_us);
     m.collective.window_us = std::max(0.0, window);
     const Exposure hinted = hint ? hint(m.collective) : Exposure::none;
-    m.collective.hideable = hinted != Exposure::first_or_last_layer;
+    m.collective.hideable = hinted != Exposure::first_or_last_layer && hinted != Exposure::nothing_beside_it;
     m.collective.reason = reason_of(m.collective, hinted);
     collectives.push_back(std::move(m.collective));
   }

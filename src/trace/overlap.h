@@ -17,6 +17,7 @@ enum class Exposure : uint8_t {
   no_window,            ///< nothing was computed between its launch and the wait for it
   window_too_short,     ///< something was, but less than it took
   first_or_last_layer,  ///< no order can hide it: the first of a backward, the last of a forward
+  nothing_beside_it,    ///< no order can hide it: every computation leads to it or needs it
   host_sync,            ///< the host needs its result before it can go on
   not_enabled,          ///< overlap is off: every collective is awaited where it is launched
 };
@@ -41,7 +42,8 @@ struct CollectiveTiming {
 };
 
 /// What the caller knows and spans cannot tell (the graph's first and last collectives, overlap switched off).
-/// Exposure::none leaves the decision to the rule of measure_overlap; first_or_last_layer also clears `hideable`.
+/// Exposure::none leaves the decision to the rule of measure_overlap; first_or_last_layer and nothing_beside_it also
+/// clear `hideable`.
 using ExposureHint = std::function<Exposure(const CollectiveTiming&)>;
 
 /// All collectives of a timeline, by rank and launch. Wait spans are found by the collective's name; where a name

@@ -1,8 +1,6 @@
 #include "train/bench.h"
 
 #include <ATen/ATen.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 
@@ -14,37 +12,10 @@
 
 namespace farskip {
 
-BenchLink BenchLink::parse(const std::string& text) {
-  BenchLink link;
-  if (!text.starts_with("share=")) {
-    link.spec = LinkSpec::parse(text);
-    return link;
-  }
-  const auto comma = text.find(',');
-  const std::string share = text.substr(6, comma == std::string::npos ? comma : comma - 6);
-  char* end = nullptr;
-  link.share = std::strtod(share.c_str(), &end);
-  if (share.empty() || *end != '\0' || link.share <= 0 || link.share >= 1) {
-    fail("link '{}': the share is '{}'; expected a number between 0 and 1", text, share);
-  }
-  link.spec.latency_us = 20;
-  if (comma != std::string::npos)
-    link.spec.latency_us = LinkSpec::parse("rate=1gbit," + text.substr(comma + 1)).latency_us;
-  return link;
-}
-
 namespace {
 
 enum Mode { blocking, overlapped, compute };
 constexpr int num_modes = 3;
-
-/// CPU time, user and system, of all threads of this process (RUSAGE_SELF) or of this thread (RUSAGE_THREAD).
-double cpu_ms(int who) {
-  rusage usage{};
-  getrusage(who, &usage);
-  auto ms = [](const timeval& time) { return static_cast<double>(time.tv_sec) * 1e3 + time.tv_usec / 1e3; };
-  return ms(usage.ru_utime) + ms(usage.ru_stime);
-}
 
 class Bench {
  public:
@@ -74,16 +45,6 @@ class Bench {
     return TrainingSession(config, context_.world, synthetic_samples(config.seq_length, vocab, 7));
   }
 
-  double mean_over_ranks(double value) {
-    if (world_.size() == 1) return value;
-    return world_.all_reduce(at::full({1}, value / world_.size(), at::kDouble), "mean").await().item<double>();
-  }
-
-  int ranks_of_this_process() {
-    if (world_.size() == 1) return 1;
-    return world_.all_gather(at::full({1}, getpid(), at::kLong), "processes").await().eq(getpid()).sum().item<int>();
-  }
-
   StepResult timed_step(const Schedule& schedule, const LinkSpec& link) {
     world_.barrier();
     context_.link->set_spec(link);
@@ -93,35 +54,16 @@ class Bench {
   /// Warm-up and profile with a free link; finds the link for the wanted share.
   void calibrate() {
     std::vector<double> times;
-    double bytes = 0;
-    int exchanges = 0;
+    LinkUse use;
     for (int i = 0; i < 40; ++i) {
       const StepResult step = timed_step(reference_, {});
       if (i < 8) continue;
       profile_.add(step);
       times.push_back(step.end_us - step.begin_us);
-      bytes = 0;
-      exchanges = 0;
-      for (const auto& report : step.reports) {
-        bytes += static_cast<double>(std::max(report.bytes_sent, report.bytes_received));
-        const bool all_reduce = report.name.find("reduce") != std::string::npos || report.name.ends_with("stats");
-        if (report.bytes_sent + report.bytes_received > 0) exchanges += all_reduce ? 2 : 1;
-      }
+      use = LinkUse::of(session_.graph(), step);
     }
-    link_ = options_.link.spec;
-    if (options_.link.share > 0) {
-      const double compute_us = mean_over_ranks(median(times));
-      const double comm_us = options_.link.share / (1 - options_.link.share) * compute_us;
-      const double latency_us = link_.latency_us * exchanges;
-      if (latency_us > 0.5 * comm_us) {
-        fail(
-            "share={}: {} exchanges of {} us latency are {:.1f} ms, more than half of the {:.1f} ms of communication "
-            "wanted; "
-            "give a smaller latency",
-            options_.link.share, exchanges, link_.latency_us, latency_us / 1e3, comm_us / 1e3);
-      }
-      link_.bytes_per_second = mean_over_ranks(bytes) / (comm_us - latency_us) * 1e6;
-    }
+    use.bytes = mean_over_ranks(world_, use.bytes);
+    link_ = link_for(options_.link, mean_over_ranks(world_, median(times)), use);
     result_.link_spec = link_;
     result_.link = link_.to_string();
   }
@@ -192,14 +134,14 @@ class Bench {
     for (int round = 0; round < options_.num_rounds; ++round) {
       for (int turn = 0; turn < num_modes; ++turn) {
         const auto mode = static_cast<Mode>((turn + round) % num_modes);
-        const double process_before_ms = cpu_ms(RUSAGE_SELF), thread_before_ms = cpu_ms(RUSAGE_THREAD);
+        const double process_before_ms = process_cpu_ms(), thread_before_ms = thread_cpu_ms();
         StepResult step = timed_step(mode == blocking ? reference_ : schedule_, mode == compute ? LinkSpec{} : link_);
         times_[mode].push_back((step.end_us - step.begin_us) / 1e3);
         for (const auto& report : step.reports) waited_ms[mode] += report.waited_us / 1e3 / options_.num_rounds;
         if (mode == compute) measured_.add(step);
         if (mode != overlapped) continue;
-        process_ms += (cpu_ms(RUSAGE_SELF) - process_before_ms) / options_.num_rounds;
-        thread_ms += (cpu_ms(RUSAGE_THREAD) - thread_before_ms) / options_.num_rounds;
+        process_ms += (process_cpu_ms() - process_before_ms) / options_.num_rounds;
+        thread_ms += (thread_cpu_ms() - thread_before_ms) / options_.num_rounds;
         for (const Span& span : step.timeline.spans) {
           if (span.kind == SpanKind::skew) skew_us += (span.end_us - span.begin_us) / options_.num_rounds;
         }
@@ -216,16 +158,16 @@ class Bench {
     }
     result_.measured.title = "measured: " + schedule_.name;
     result_.skew_ms = skew_us / 1e3;
-    result_.cpu_ms = mean_over_ranks(process_ms / ranks_of_this_process());
-    result_.transport_cpu_ms = result_.cpu_ms - mean_over_ranks(thread_ms);
-    result_.waited_blocking_ms = mean_over_ranks(waited_ms[blocking]);
-    result_.waited_overlapped_ms = mean_over_ranks(waited_ms[overlapped]);
+    result_.cpu_ms = mean_over_ranks(world_, process_ms / ranks_of_this_process(world_));
+    result_.transport_cpu_ms = result_.cpu_ms - mean_over_ranks(world_, thread_ms);
+    result_.waited_blocking_ms = mean_over_ranks(world_, waited_ms[blocking]);
+    result_.waited_overlapped_ms = mean_over_ranks(world_, waited_ms[overlapped]);
     result_.overlap = summarize(timings);
     result_.num_rounds = options_.num_rounds;
     result_.hidden_forward = median_interval(hidden_forward);
     result_.hidden_backward = median_interval(hidden_backward);
     result_.hidden_total = median_interval(hidden_total);
-    for (auto& mode : times_) mode = slowest_rank(mode);
+    for (auto& mode : times_) mode = slowest_rank(world_, mode);
     result_.t_blocking_ms = median_interval(times_[blocking]);
     result_.t_overlapped_ms = median_interval(times_[overlapped]);
     result_.t_compute_ms = median_interval(times_[compute]);
@@ -243,14 +185,6 @@ class Bench {
         return median(values);
       });
     });
-  }
-
-  /// Element by element the largest over ranks: a step is over when the last rank is done.
-  std::vector<double> slowest_rank(const std::vector<double>& mine) {
-    if (world_.size() == 1) return mine;
-    const at::Tensor all = world_.all_gather(at::tensor(mine, at::kDouble).unsqueeze(0), "times").await();
-    const at::Tensor slowest = std::get<0>(all.max(0)).contiguous();
-    return {slowest.data_ptr<double>(), slowest.data_ptr<double>() + slowest.numel()};
   }
 
   const BenchOptions& options_;

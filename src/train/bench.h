@@ -5,21 +5,12 @@
 
 #include <nlohmann/json.hpp>
 
-#include "base/stats.h"
-#include "trace/overlap.h"
+#include "exec/measure.h"
 #include "train/launch.h"
 #include "train/session.h"
 #include "train/step_profile.h"
 
 namespace farskip {
-
-/// The link to emulate: fixed, or such that communication is `share` of the blocking step.
-struct BenchLink {
-  LinkSpec spec;
-  double share = 0;  ///< 0: use spec
-  /// "share=0.25" (with ",latency=50us" if wanted) or a LinkSpec.
-  static BenchLink parse(const std::string& text);
-};
 
 struct BenchOptions {
   TrainConfig config;  ///< resolved; schedule: the overlapped one

@@ -2,24 +2,6 @@
 #include "train/bench.h"
 
 namespace farskip {
-namespace {
-
-nlohmann::json to_json(const Estimate& estimate) {
-  return {{"value", estimate.value}, {"low", estimate.low}, {"high", estimate.high}};
-}
-
-nlohmann::json to_json(const OverlapRow& row, int num_steps) {
-  return {{"stage", row.stage},
-          {"pass", row.pass},
-          {"count_per_step", static_cast<double>(row.count) / num_steps},
-          {"duration_ms", row.duration_us / 1e3 / num_steps},
-          {"exposed_ms", row.exposed_us / 1e3 / num_steps},
-          {"hidden", row.hidden()},
-          {"reason", row.reason_text()}};
-}
-
-}  // namespace
-
 double BenchResult::waiting_hidden() const {
   return waited_blocking_ms > 0 ? 1 - waited_overlapped_ms / waited_blocking_ms : 0;
 }
@@ -67,8 +49,8 @@ nlohmann::json BenchResult::to_json() const {
 }
 
 std::string BenchResult::text() const {
-  auto ms = [](const Estimate& e) { return fmt::format("{:.2f} [{:.2f}, {:.2f}]", e.value, e.low, e.high); };
-  auto ratio = [](const Estimate& e) { return fmt::format("{:.3f} [{:.3f}, {:.3f}]", e.value, e.low, e.high); };
+  auto ms = [](const Estimate& e) { return to_text(e); };
+  auto ratio = [](const Estimate& e) { return to_text(e, 3); };
   auto percent = [](const Estimate& e) {
     return fmt::format("{:.1f} % [{:.1f}, {:.1f}]", 100 * e.value, 100 * e.low, 100 * e.high);
   };

@@ -18,7 +18,8 @@ TEST(Presets, AllLoadByName) {
   EXPECT_THAT(names, ::testing::IsSupersetOf({"deepseek-v2", "deepseek-v2-lite", "deepseek-v3", "instella-moe-16b-a3b",
                                               "llama-4-maverick", "llama-4-scout", "mixtral-8x22b", "mixtral-8x7b",
                                               "moonlight-16b-a3b", "olmoe-1b-7b", "qwen3-235b-a22b", "qwen3-30b-a3b",
-                                              "small-deepseek-v2-lite", "small-moonlight"}));
+                                              "small-deepseek-v2", "small-deepseek-v2-lite", "small-deepseek-v3",
+                                              "small-llama-4-scout", "small-moonlight"}));
   for (const std::string& name : names) {
     EXPECT_GT(load_model_config(name).num_parameters(), 0) << name;
     EXPECT_EQ(load_model_config(preset_path(name)).raw, load_model_config(preset_path(name) + "/config.json").raw);
@@ -68,6 +69,42 @@ TEST(Presets, SmallModelsKeepTheProportionsOfTheRealOnes) {
     EXPECT_EQ(small_model.vocab_size, 320);
     EXPECT_GT(small_model.num_parameters(), 2'000'000);
     EXPECT_LT(small_model.num_parameters(), 4'000'000);
+  }
+}
+
+// Hidden size, widths, latents, all heads together and the prompt are a sixteenth of the real ones, so that every
+// product of a layer is 1/256 of the real one and core attention has the same part in it
+// (docs/inference_benchmarks.md).
+TEST(Presets, ModelsOfTheInferenceFiguresAreASixteenthOfTheRealOnes) {
+  for (const std::string name : {"llama-4-scout", "deepseek-v2", "deepseek-v3"}) {
+    SCOPED_TRACE(name);
+    const ModelConfig small = preset("small-" + name), real = preset(name);
+    EXPECT_GE(small.num_layers(), 20);
+    EXPECT_EQ(small.hidden_size * 16, real.hidden_size);
+    const auto same = [](double a, double b) {
+      if (b == 0) {
+        EXPECT_EQ(a, 0);
+      } else {
+        EXPECT_NEAR(a / b, 1, 0.02);
+      }
+    };
+    const TokenFlops a = layer_flops(small, LayerKind::moe, causal_context(128));
+    const TokenFlops b = layer_flops(real, LayerKind::moe, causal_context(2048));
+    same(a.attention_projections / a.routed, b.attention_projections / b.routed);
+    same(a.attention_core / a.routed, b.attention_core / b.routed);
+    same(a.shared / a.routed, b.shared / b.routed);
+    same(layer_flops(small, LayerKind::dense, 0).dense / a.routed,
+         layer_flops(real, LayerKind::dense, 0).dense / b.routed);
+    EXPECT_EQ(small.is_moe(0), real.is_moe(0));
+    EXPECT_TRUE(small.is_moe(small.num_layers() - 1));
+    EXPECT_EQ(small.top_k, real.top_k);
+    EXPECT_EQ(small.router.scoring, real.router.scoring);
+    EXPECT_EQ(small.router.topk_groups, real.router.topk_groups);
+    EXPECT_EQ(small.router.weigh_input, real.router.weigh_input);
+    for (int64_t k = 0; k < small.num_layers(); ++k) {
+      EXPECT_EQ(small.attention.of_layer(k).rotary, real.attention.of_layer(k).rotary) << k;
+      EXPECT_EQ(small.attention.of_layer(k).chunk * 16, real.attention.of_layer(k).chunk) << k;
+    }
   }
 }
 

@@ -44,5 +44,19 @@ TEST(ExposureHint, WeightGradientsAndOtherMicrobatchesCanStandUnderAnEnd) {
   EXPECT_EQ(hint_for(made.graph(), 2, "step.stats"), Exposure::first_or_last_layer);
 }
 
+TEST(ExposureHint, KnowsWhatNothingCanStandUnder) {
+  GraphCase made{"dmmdmm", "standard", Phase::prefill, "tp=2", true, 1, Scope::forward};
+  // Attention's sum is read by the feed-forward, the feed-forward's by the next attention.
+  for (const char* name : {"mb0.l2.fwd.reduce_attn", "mb0.l2.fwd.reduce_routed", "mb0.l3.fwd.reduce_dense"})
+    EXPECT_EQ(hint_for(made.graph(), 1, name), Exposure::nothing_beside_it) << name;
+  made.connectivity = "farskip";
+  EXPECT_EQ(hint_for(made.graph(), 1, "mb0.l2.fwd.reduce_attn"), Exposure::none);
+  EXPECT_EQ(hint_for(made.graph(), 1, "mb0.l2.fwd.reduce_routed"), Exposure::none);
+  EXPECT_EQ(hint_for(made.graph(), 1, "mb0.l3.fwd.reduce_attn"), Exposure::nothing_beside_it) << "attention and dense";
+  EXPECT_EQ(hint_for(made.graph(), 1, "mb0.l5.fwd.reduce_routed"), Exposure::first_or_last_layer);
+  made.num_microbatches = 2;
+  EXPECT_EQ(hint_for(made.graph(), 1, "mb0.l3.fwd.reduce_attn"), Exposure::none);
+}
+
 }  // namespace
 }  // namespace farskip
