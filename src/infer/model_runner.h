@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "infer/decoder.h"
+#include "infer/sampler.h"
 #include "infer/step_message.h"
 
 namespace farskip {
