@@ -46,9 +46,8 @@ int64_t positions_of(const ModelConfig& config, const DecoderOptions& options) {
 /// Tokens of one microbatch: of each sequence a run.
 struct Decoder::Part {
   struct Run {
-    const DecoderInput* input;
+    const PagedInput* input;
     int64_t first, num;  ///< tokens of the input
-    bool last;           ///< with the input's last token
   };
   std::vector<Run> runs;
   int64_t num_tokens() const {
@@ -62,16 +61,15 @@ Decoder::Decoder(const InferenceModel& model, const Communicators& communicators
     : model_(model),
       communicators_(communicators),
       max_positions_(positions_of(model.config(), options)),
+      num_pages_(pages_of(std::max(options.cache_positions, max_positions_))),
       record_spans_(options.record_spans),
       math_(model.local_config(), model.weights(), max_positions_, math_options(model)),
       graph_(build_graph(model.config(), model.connectivity(),
                          {phase, layout_of(model), options.num_microbatches, Scope::forward})),
       logits_(options.num_microbatches),
-      cache_(model.local_config().attention, model.config().num_layers(),
-             pages_of(std::max(options.cache_positions, max_positions_)), model.dtype()) {
+      cache_(model.local_config().attention, model.config().num_layers(), num_pages_, model.dtype()) {
   set_schedule(reference_schedule(graph_));
-  const int64_t num_pages = pages_of(std::max(options.cache_positions, max_positions_));
-  for (int64_t page = num_pages; page > 0; --page) free_pages_.push_back(static_cast<int32_t>(page - 1));
+  for (int64_t page = num_pages_; page > 0; --page) free_pages_.push_back(static_cast<int32_t>(page - 1));
 }
 
 void Decoder::set_schedule(const Schedule& schedule) {
@@ -124,20 +122,20 @@ void Decoder::reserve(Sequence& sequence, int64_t length) {
 
 /// The tokens in equal parts, in order: the one that a boundary cuts goes on in the next part, which finds its
 /// positions in the cache.
-std::vector<Decoder::Part> Decoder::divide(const std::vector<DecoderInput>& inputs) const {
+std::vector<Decoder::Part> Decoder::divide(const std::vector<PagedInput>& inputs) const {
   int64_t total = 0;
-  for (const DecoderInput& input : inputs) total += std::ssize(input.tokens);
+  for (const PagedInput& input : inputs) total += std::ssize(input.tokens);
   const auto num_parts = static_cast<int64_t>(logits_.size());
   std::vector<Part> parts(num_parts);
   int64_t done = 0;
-  for (const DecoderInput& input : inputs) {
+  for (const PagedInput& input : inputs) {
     const int64_t size = std::ssize(input.tokens);
     for (int64_t first = 0; first < size;) {
       int64_t part = 0;
       while (part_end(total, part, num_parts) <= done) ++part;
       const int64_t end = part_end(total, part, num_parts);
       const int64_t num = std::min(size - first, end - done);
-      parts[part].runs.push_back({&input, first, num, first + num == size});
+      parts[part].runs.push_back({&input, first, num});
       first += num;
       done += num;
     }
@@ -163,12 +161,24 @@ std::vector<std::vector<int64_t>> Decoder::tokens_of_ranks(int64_t own, const De
 }
 
 at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs, const DecoderStep& options) {
-  const at::NoGradGuard no_grad;
+  std::vector<PagedInput> paged;
   for (const DecoderInput& input : inputs) {
     FARSKIP_CHECK(!input.tokens.empty(), "a sequence without new tokens");
     Sequence& sequence = sequences_.at(input.sequence);
-    reserve(sequence, sequence.length + std::ssize(input.tokens));
+    const int64_t num = std::ssize(input.tokens);
+    reserve(sequence, sequence.length + num);
+    paged.push_back({&sequence.pages, sequence.length, input.tokens,
+                     !options.logits       ? 0
+                     : options.every_token ? num
+                                           : 1});
   }
+  const at::Tensor logits = run(paged, options);
+  for (const DecoderInput& input : inputs) sequences_.at(input.sequence).length += std::ssize(input.tokens);
+  return logits;
+}
+
+at::Tensor Decoder::run(const std::vector<PagedInput>& inputs, const DecoderStep& options) {
+  const at::NoGradGuard no_grad;
   const std::vector<Part> parts = divide(inputs);
   int64_t num_tokens = 0;
   for (const Part& part : parts) num_tokens += part.num_tokens();
@@ -178,29 +188,26 @@ at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs, const DecoderS
   std::vector<Batch> batches(parts.size());
   int64_t first_token = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
-    std::vector<int64_t> tokens, positions, last_rows;
-    for (const Part::Run& run : parts[i].runs) {
-      const Sequence& sequence = sequences_.at(run.input->sequence);
-      const int64_t position = sequence.length + run.first;
-      caches[i].chunks.push_back({&sequence.pages, std::ssize(tokens), run.num, position});
-      for (int64_t t = 0; t < run.num; ++t) {
-        tokens.push_back(run.input->tokens[run.first + t]);
-        positions.push_back(position + t);
+    std::vector<int64_t> tokens, positions, rows;
+    for (const auto& [input, first, num] : parts[i].runs) {
+      caches[i].chunks.push_back({input->pages, std::ssize(tokens), num, input->position + first});
+      const int64_t first_row = std::ssize(input->tokens) - input->num_logits;
+      for (int64_t t = first; t < first + num; ++t) {
+        if (t >= first_row) rows.push_back(std::ssize(tokens));
+        tokens.push_back(input->tokens[t]);
+        positions.push_back(input->position + t);
       }
-      if (run.last) last_rows.push_back(std::ssize(tokens) - 1);
     }
-    if (!options.logits) last_rows.clear();
     batches[i].tokens = row(tokens).unsqueeze(0);
     batches[i].positions = row(positions).unsqueeze(0);
     batches[i].cache = &caches[i];
     batches[i].rank_tokens = rank_tokens[i];
+    if (rows.size() < tokens.size()) batches[i].head_rows = row(rows);
     if (options.experts.defined())
       batches[i].experts.assign(graph_.num_layers(), options.experts.narrow(0, first_token, std::ssize(tokens)));
     first_token += std::ssize(tokens);
-    if (!options.every_token || !options.logits) batches[i].head_rows = row(last_rows);
   }
   last_ = executor_->run(std::move(batches));
-  for (const DecoderInput& input : inputs) sequences_.at(input.sequence).length += std::ssize(input.tokens);
   for (at::Tensor& logits : logits_) logits = logits.view({-1, logits.size(-1)});
   const at::Tensor all = logits_.size() == 1 ? logits_[0] : at::cat(logits_);
   for (at::Tensor& logits : logits_) logits.reset();

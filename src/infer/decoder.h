@@ -29,6 +29,14 @@ struct DecoderInput {
   std::vector<int32_t> tokens;  ///< at least one
 };
 
+/// New tokens of a sequence whose pages the caller keeps.
+struct PagedInput {
+  const nn::PageTable* pages;       ///< enough for the new positions; below num_pages()
+  int64_t position;                 ///< of the first new token: so many are in the cache
+  std::span<const int32_t> tokens;  ///< at least one
+  int64_t num_logits;               ///< of so many last tokens
+};
+
 struct DecoderStep {
   bool every_token = false;  ///< logits of each token, not only of each sequence's last
   bool logits = true;        ///< false: this rank needs none (another one samples)
@@ -60,6 +68,12 @@ class Decoder {
   /// outside the vocabulary, for a sequence that grows past max_positions, and where the cache is full.
   at::Tensor step(const std::vector<DecoderInput>& inputs, const DecoderStep& options = {});
 
+  /// The same for sequences of the caller's, which uses all pages itself then: the wanted logits, [sum of num_logits,
+  /// V] fp32. Of the options those about logits are not looked at.
+  at::Tensor run(const std::vector<PagedInput>& inputs, const DecoderStep& options = {});
+  int64_t num_pages() const { return num_pages_; }
+  int64_t vocab_size() const { return model_.config().vocab_size; }
+
   /// step() of one sequence, in parts of prompt_chunk tokens so that a long prompt's activations are bounded: the
   /// logits [V] that follow the last.
   at::Tensor read(int64_t sequence, std::span<const int32_t> tokens);
@@ -79,12 +93,12 @@ class Decoder {
   };
   struct Part;
   void reserve(Sequence& sequence, int64_t length);
-  std::vector<Part> divide(const std::vector<DecoderInput>& inputs) const;
+  std::vector<Part> divide(const std::vector<PagedInput>& inputs) const;
   std::vector<std::vector<int64_t>> tokens_of_ranks(int64_t own, const DecoderStep& options) const;
 
   const InferenceModel& model_;
   const Communicators& communicators_;
-  int64_t max_positions_;
+  int64_t max_positions_, num_pages_;
   bool record_spans_;
   StageMath math_;
   StageGraph graph_;

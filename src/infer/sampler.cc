@@ -55,10 +55,12 @@ void SamplingOptions::check() const {
   if (!(repetition_penalty > 0)) fail("repetition_penalty is {}; it must be above 0 (1: none)", repetition_penalty);
 }
 
-Sampler::Sampler(const SamplingOptions& options, uint64_t stream, const std::vector<int32_t>& prompt)
-    : options_(options), stream_(stream) {
+Sampler::Sampler(const SamplingOptions& options, uint64_t stream, const std::vector<int32_t>& prompt,
+                 const std::vector<int32_t>& drawn)
+    : options_(options), stream_(stream), num_drawn_(drawn.size()) {
   options_.check();
   for (const int32_t id : prompt) made_[id] = 0;
+  for (const int32_t id : drawn) ++made_[id];
 }
 
 void Sampler::penalize(std::vector<float>& logits) const {

@@ -27,7 +27,9 @@ struct SamplingOptions {
 /// Draws one sequence's tokens. The n-th draw depends on options, stream, n and the logits alone.
 class Sampler {
  public:
-  Sampler(const SamplingOptions& options, uint64_t stream, const std::vector<int32_t>& prompt);
+  /// As it is behind `drawn`, the tokens that next() has given before.
+  Sampler(const SamplingOptions& options, uint64_t stream, const std::vector<int32_t>& prompt,
+          const std::vector<int32_t>& drawn = {});
 
   /// logits [V] fp32, on the host.
   int32_t next(const at::Tensor& logits);

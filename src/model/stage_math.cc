@@ -2,8 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
-
 #include "base/error.h"
 #include "nn/attention.h"
 #include "nn/experts.h"
@@ -117,8 +115,8 @@ std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<a
     case Stage::unpermute: {
       const auto& plan = state.routing[node.layer].plan;
       const at::Tensor r = nn::unpermute(in[0], config_.router.weigh_input ? at::Tensor{} : in[1], plan);
-      const int64_t num_sequences = state.batch.tokens.size(0);
-      return {r.reshape({num_sequences, plan.num_tokens / std::max<int64_t>(num_sequences, 1), r.size(-1)})};
+      if (options_.exchange == Exchange::gather) return {r.unsqueeze(0)};  // tokens of all ranks
+      return {r.reshape({state.batch.tokens.size(0), state.batch.tokens.size(1), r.size(-1)})};
     }
     case Stage::shared:
       return {nn::feed_forward(feed_forward_input(), layer.moe.shared, queue, options_.recompute_activations)};

@@ -53,7 +53,7 @@ TtftOptions tiny_options(const std::string& layout, const std::string& modes) {
   options.modes = parse_bench_modes(modes, 4);
   options.link = BenchLink::parse("rate=100gbit,latency=2us") /* shorter than any stage */;
   options.num_rounds = 6;
-  options.num_calibration_steps = 2;
+  options.num_calibration_steps = 3;
   return options;
 }
 

@@ -42,7 +42,8 @@ at::Tensor sorted(const std::vector<at::Tensor>& shares) {
 
 TEST_P(Shares, TogetherAreTheModel) {
   const ModelConfig config = testing::golden_config(GetParam());
-  for (const ParameterInfo& info : ParameterTable(config).parameters()) {
+  const ParameterTable table(config);
+  for (const ParameterInfo& info : table.parameters()) {
     const at::Tensor whole = sorted({share_of(config, info, "", 0)});
     for (const char* layout : {"tp=2", "tp=2,experts=tp", "ep=2"}) {
       const std::vector<at::Tensor> shares = {share_of(config, info, layout, 0), share_of(config, info, layout, 1)};
@@ -67,12 +68,16 @@ TEST(TensorShare, HeadsRowsAndColumns) {
   const TensorShare second(config, Layout::parse("tp=2"), 1);
   EXPECT_EQ(second.local().attention.num_heads, config.attention.num_heads / 2);
   EXPECT_EQ(second.local().attention.first_head, config.attention.num_heads / 2);
-  for (const ParameterInfo& info : ParameterTable(config).parameters()) {
+  const ParameterTable table(config);
+  for (const ParameterInfo& info : table.parameters()) {
     const at::Tensor whole = share_of(config, info, "", 0), part = share_of(config, info, "tp=2", 1);
     const int64_t rows = whole.size(0) / 2;
-    if (info.name.ends_with("q_proj.weight")) EXPECT_TRUE(at::equal(part, whole.narrow(0, rows, rows)));
-    if (info.name.ends_with("o_proj.weight"))
+    if (info.name.ends_with("q_proj.weight")) {
+      EXPECT_TRUE(at::equal(part, whole.narrow(0, rows, rows)));
+    }
+    if (info.name.ends_with("o_proj.weight")) {
       EXPECT_TRUE(at::equal(part, whole.narrow(1, whole.size(1) / 2, whole.size(1) / 2)));
+    }
     if (!info.expert) continue;
     EXPECT_TRUE(at::equal(part, whole.narrow(0, rows, rows))) << info.name;
     const at::Tensor sliced = share_of(config, info, "tp=2,experts=tp", 1);
