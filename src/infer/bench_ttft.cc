@@ -318,8 +318,9 @@ class TtftBench {
       named.name = graph.name(id);
       const Exposure reason = data.hint(named);
       result.comm += costs.us[id] / 1e3;
-      if (reason == Exposure::first_or_last_layer || reason == Exposure::nothing_beside_it)
-        result.unhideable += costs.us[id] / 1e3;
+      if (reason != Exposure::first_or_last_layer && reason != Exposure::nothing_beside_it) continue;
+      result.unhideable += costs.us[id] / 1e3;
+      result.unhideable_names.push_back(graph.name(id));
     }
     const PhaseData* own = blocking(entry.mode.connectivity, prefill);
     const PhaseData* standard = blocking("standard", prefill);
