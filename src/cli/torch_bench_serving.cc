@@ -1,7 +1,8 @@
 // farskip bench serving: requests that arrive over time, against the engine in this process.
 
+#include <algorithm>
 #include <cstdio>
-#include <limits>
+#include <exception>
 #include <memory>
 #include <thread>
 
