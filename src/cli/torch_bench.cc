@@ -98,6 +98,7 @@ void add_bench(CLI::App& app) {
   command->add_option("--html", arguments->html, "Write charts and timelines to this file");
   command->callback([arguments] { run_bench(*arguments); });
   add_bench_ttft(*bench);
+  add_bench_serving(*bench);
 }
 
 }  // namespace farskip::cli

@@ -12,6 +12,7 @@
 namespace farskip::cli {
 
 void add_bench_ttft(CLI::App& bench);
+void add_bench_serving(CLI::App& bench);
 
 /// auto | loopback | gloo | nccl; REQUIRES: one of them.
 TransportKind transport_of(const std::string& name);

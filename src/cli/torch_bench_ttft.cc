@@ -83,7 +83,7 @@ void add_bench_ttft(CLI::App& bench) {
       ->add_option("--modes", arguments->modes,
                    "Separated by commas: a connectivity, alone (the best order found) or with\n"
                    "-blocking, -async or -two-batch, as in last=50%/two-batch")
-      ->capture_default_str();
+      ->default_str("standard and farskip in all orders");
   command
       ->add_option("--routing", arguments->routing,
                    "balanced, real (routers choose) or skewed=S (the busiest rank: S times the mean)")

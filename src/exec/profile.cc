@@ -48,7 +48,7 @@ CostTable CostProfile::table(const LinkSpec& link, Transport& world) const {
       sum += times[i];
       ++count;
     }
-    return sum / count;
+    return count > 0 ? sum / count : mean(times);  // of two steps neither is in the middle
   };
   at::Tensor costs = at::zeros({n}, at::kDouble);
   double* cost = costs.data_ptr<double>();

@@ -33,10 +33,10 @@ struct ServingOptions {
 /// What came of one request. Times in ms.
 struct ServedRequest {
   int64_t input = 0, output = 0;
-  double ttft = 0;          ///< from its arrival to its first token
+  double ttft = 0;               ///< from its arrival to its first token
   std::vector<double> itl = {};  ///< between its following events
-  double e2el = 0;          ///< to its last token
-  std::string error = {};   ///< empty: it was completed
+  double e2el = 0;               ///< to its last token
+  std::string error = {};        ///< empty: it was completed
   /// Per output token after the first; 0 where there was but one.
   double tpot() const { return output > 1 ? (e2el - ttft) / static_cast<double>(output - 1) : 0; }
 };

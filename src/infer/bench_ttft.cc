@@ -106,11 +106,6 @@ class TtftBench {
         world_(*communicators_.world),
         model_(load_bench_model(options, options.layout, world.rank())),
         prompts_(random_prompts(options.batch, options.input, model_.config().vocab_size, options.seed)) {
-    const int64_t longest = model_.config().max_position_embeddings;
-    if (options.input + options.output > longest) {
-      fail("{} tokens read and {} made are more than the {} positions of {}", options.input, options.output, longest,
-           options.model);
-    }
     for (const BenchMode& mode : options.modes) {
       auto& lane = lanes_[{mode.connectivity, mode.num_microbatches()}];
       if (!lane) lane = std::make_unique<Lane>(model_, mode, options, communicators_);
@@ -318,8 +313,9 @@ class TtftBench {
       named.name = graph.name(id);
       const Exposure reason = data.hint(named);
       result.comm += costs.us[id] / 1e3;
-      if (reason == Exposure::first_or_last_layer || reason == Exposure::nothing_beside_it)
-        result.unhideable += costs.us[id] / 1e3;
+      if (reason != Exposure::first_or_last_layer && reason != Exposure::nothing_beside_it) continue;
+      result.unhideable += costs.us[id] / 1e3;
+      result.unhideable_names.push_back(graph.name(id));
     }
     const PhaseData* own = blocking(entry.mode.connectivity, prefill);
     const PhaseData* standard = blocking("standard", prefill);
@@ -381,6 +377,11 @@ class TtftBench {
 TtftResult bench_ttft(const TtftOptions& options, World& world, Link& link) {
   if (options.modes.empty() || options.batch < 1 || options.input < 1 || options.output < 1 || options.num_rounds < 1)
     fail("a benchmark needs modes, sequences, tokens and rounds; each must be at least 1");
+  const int64_t longest = load_model_config(options.model).max_position_embeddings;
+  if (options.input + options.output > longest) {
+    fail("{} tokens read and {} made are more than the {} positions of {}", options.input, options.output, longest,
+         options.model);
+  }
   return TtftBench(options, world, link).run();
 }
 

@@ -50,6 +50,7 @@ struct PhaseFigures {
   Estimate time;           ///< to the first token; per output token
   Estimate compute;        ///< the same order, link time zero; absent (0) where no link is emulated
   double comm = 0;         ///< link time of all collectives
+  std::vector<std::string> unhideable_names;  ///< collectives that no order can hide
   double unhideable = 0;   ///< of those that no order can hide
   double share = 0;        ///< comm / time of the blocking mode
   Estimate hidden;         ///< of the hideable communication of a step

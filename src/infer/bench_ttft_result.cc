@@ -43,6 +43,7 @@ nlohmann::json phase_json(const PhaseFigures& phase, const char* time) {
                       {"t_compute", to_json(phase.compute)},
                       {"t_comm", phase.comm},
                       {"t_comm_unhideable", phase.unhideable},
+                      {"unhideable", phase.unhideable_names},
                       {"share", phase.share},
                       {"hidden", to_json(phase.hidden)},
                       {"hidden_hideable_mean", phase.hideable.total.hidden()},
@@ -160,26 +161,27 @@ Table TtftResult::collectives(const PhaseFigures& phase) const {
 }
 
 std::vector<std::string> TtftResult::remarks() const {
+  constexpr size_t most_names = 4;
   std::vector<std::string> sentences;
   for (const auto& [mode, prefill, decode] : modes) {
-    const OverlapRow &all = prefill.overlap.total, &hideable = prefill.hideable.total;
-    if (mode.order == BenchOrder::blocking || all.count == 0) continue;
-    const int per_step = all.count / prefill.num_steps, hideable_per_step = hideable.count / prefill.num_steps;
-    if (hideable_per_step == per_step) continue;
-    const double unhideable_ms = (all.duration_us - hideable.duration_us) / 1e3 / prefill.num_steps;
-    const std::string why =
-        "every computation of the graph leads to it or needs it, so it has nothing to be computed beside it";
-    if (hideable_per_step == 0) {
+    const auto& names = prefill.unhideable_names;
+    if (mode.order == BenchOrder::blocking || names.empty()) continue;
+    const auto num = static_cast<size_t>(prefill.overlap.total.count / prefill.num_steps);
+    if (names.size() == num) {
       sentences.push_back(
-          fmt::format("{}: no order can hide any of its {} collectives a prefill ({:.2f} ms): of each, {}.", mode.name,
-                      per_step, unhideable_ms, why));
-    } else {
-      sentences.push_back(fmt::format(
-          "{}: {} of {} collectives a prefill ({:.2f} of {:.2f} ms) cannot be hidden by any order: those at an "
-          "end of the model, or of a dense layer, of which {}.",
-          mode.name, per_step - hideable_per_step, per_step, unhideable_ms, all.duration_us / 1e3 / prefill.num_steps,
-          why));
+          fmt::format("{}: no order can hide any of its {} collectives a prefill ({:.2f} ms): every computation of the "
+                      "graph leads to it or needs it.",
+                      mode.name, num, prefill.unhideable));
+      continue;
     }
+    std::string list;
+    for (size_t i = 0; i < std::min(names.size(), most_names); ++i)
+      list += fmt::format("{}{}", i == 0 ? "" : ", ", names[i]);
+    if (names.size() > most_names) list += ", ...";
+    sentences.push_back(
+        fmt::format("{}: no order can hide {} of its {} collectives a prefill ({:.2f} of {:.2f} ms), beside which the "
+                    "graph has nothing, or too little, to compute: {}.",
+                    mode.name, names.size(), num, prefill.unhideable, prefill.comm, list));
   }
   return sentences;
 }
