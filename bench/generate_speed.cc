@@ -3,6 +3,7 @@
 //   build/bench/generate_speed python=PYTHON [pythonpath=FOLDER] [models=150m,1b] [dtypes=bf16,fp32] [rounds=8]
 //                              [threads=2] [prompt=512] [decode=64] [settings=eager,grouped_mm,batched_mm]
 //                              [quantizations=none,int8,int4] [out=FILE.md] [work=FOLDER]
+//                              [llama_bench=PROGRAM gguf=f32,bf16,q8_0,q4_0]
 //
 // The models are Qwen3-MoE with random weights, of about 150 million and 1 billion parameters. PYTHON has torch and
 // transformers (or finds them in `pythonpath`); version 5 is needed for grouped experts. `settings` are the peer's:
@@ -12,6 +13,11 @@
 // The answer is checked first: logits behind the prompt must agree (relative L2, printed), in fp32 all greedy tokens,
 // too. Then the two are timed in turns in one run on one machine; ratios are of medians, with a 95 % bootstrap interval
 // over rounds. Batch-invariant and quantised runs of ours are compared with our own plain one in the same way.
+//
+// `llama_bench` is llama.cpp's program; bench/llama_cpp.sh builds it, converts the models to
+// FOLDER/MODEL-DTYPE/TYPE.gguf and starts this. f32 and bf16 meet ours of that dtype, q8_0 our int8, q4_0 our int4,
+// both with activations in `dtypes`. It makes up its own tokens, so answers are not compared; its decoding goes on
+// behind a prompt as ours does.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -25,6 +31,7 @@
 #include "base/process_memory.h"
 #include "base/stats.h"
 #include "bench/arguments.h"
+#include "bench/llama_bench.h"
 #include "bench/peer.h"
 #include "infer/decoder.h"
 #include "model/checkpoint.h"
@@ -46,6 +53,8 @@ Arguments parse_arguments(int argc, char** argv) {
                              {"decode", "64"},
                              {"settings", "eager,grouped_mm,batched_mm"},
                              {"quantizations", "none,int8,int4"},
+                             {"llama_bench", ""},
+                             {"gguf", "f32,bf16,q8_0,q4_0"},
                              {"out", ""},
                              {"work", "out/generate_speed"}},
                             "bench/generate_speed.cc");
@@ -106,8 +115,12 @@ class Comparison {
       for (const auto& setting : words_of(arguments_["settings"], ','))
         compare(setting, decoder, checked, our_logits, report);
     });
-    for (const auto& kind : words_of(arguments_["quantizations"], ',')) variant(model, kind, false, report);
-    variant(model, "none", true, report);
+    for (const auto& type : words_of(arguments_["gguf"], ',')) {
+      if (!arguments_["llama_bench"].empty()) compare_gguf(type, report);
+    }
+    const auto kinds = words_of(arguments_["quantizations"], ',');
+    for (const auto& kind : kinds) variant(model, kind, false, report);
+    if (!kinds.empty()) variant(model, "none", true, report);
   }
 
  private:
@@ -189,57 +202,80 @@ class Comparison {
     const double error = (logits - our_logits).norm().item<double>() / our_logits.norm().item<double>();
     if (!(error < (dtype_ == "fp32" ? 1e-4 : 5e-2))) fail("{}: logits differ by {:.1e}", setting, error);
     if (dtype_ == "fp32" && second.tokens != checked.tokens) fail("{}: greedy tokens differ", setting);
-    std::vector<double> our_prefill, our_decode, prefill, decode;
+    const auto they = [&] {
+      Times times;
+      if (!theirs(peer, times)) fail("{} has ended", setting);
+      return times;
+    };
+    in_turns(
+        setting, [&] { return ours(decoder); }, they, fmt::format("{:.1e}", error), report);
+  }
+
+  /// Times both in turns and adds a row: `mine` and `other` are functions that return Times.
+  template <typename Mine, typename Other>
+  void in_turns(const std::string& against, const Mine& mine, const Other& other, const std::string& last,
+                std::string& report) const {
+    std::vector<double> prefill[2], decode[2];
     for (int round = 0; round < arguments_.number("rounds"); ++round) {
       for (int turn = 0; turn < 2; ++turn) {
-        Times times;
-        const bool is_ours = (turn + round) % 2 == 0;
-        if (is_ours) times = ours(decoder);
-        if (!is_ours && !theirs(peer, times)) fail("{} has ended", setting);
-        (is_ours ? our_prefill : prefill).push_back(times.prefill_ms);
-        (is_ours ? our_decode : decode).push_back(times.decode_ms);
+        const int who = (turn + round) % 2;
+        const Times times = who == 0 ? mine() : other();
+        prefill[who].push_back(times.prefill_ms);
+        decode[who].push_back(times.decode_ms);
       }
     }
     const double made = arguments_.number("decode") - 1;
-    const auto rates = [&](const std::vector<double>& p, const std::vector<double>& d) {
-      return fmt::format("{:.0f} / {:.1f}", 1e3 * static_cast<double>(prompt_.size()) / median(p),
-                         1e3 * made / median(d));
+    const auto rates = [&](int who) {
+      return fmt::format("{:.0f} / {:.1f}", 1e3 * static_cast<double>(prompt_.size()) / median(prefill[who]),
+                         1e3 * made / median(decode[who]));
     };
-    const std::string row = fmt::format("| {} | {} | {} | {} | {} | {} | {} | {:.1e} |\n", name_, dtype_, setting,
-                                        rates(our_prefill, our_decode), rates(prefill, decode),
-                                        ratio_text(prefill, our_prefill), ratio_text(decode, our_decode), error);
+    const std::string row =
+        fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} |\n", name_, dtype_, against, rates(0), rates(1),
+                    ratio_text(prefill[1], prefill[0]), ratio_text(decode[1], decode[0]), last);
     fmt::print("{}", row);
     std::fflush(stdout);
     report += row;
+  }
+
+  void compare_gguf(const std::string& type, std::string& report) {
+    const std::string path = folder_ + "/" + type + ".gguf";
+    if ((type == "f32" && dtype_ != "fp32") || (type == "bf16" && dtype_ != "bf16")) return;
+    if (!std::filesystem::exists(path)) fail("{} is missing: bench/llama_cpp.sh makes it", path);
+    const char* kind = type == "q8_0" ? "int8" : type == "q4_0" ? "int4" : "none";
+    const InferenceModel model(folder_, {.quantization = nn::parse_quantization(kind)});
+    const auto run_theirs = [&] {
+      const auto ms = [&](const std::string& work) {
+        return llama_bench_ms(arguments_["llama_bench"], path, arguments_["threads"], work);
+      };
+      return Times{ms(fmt::format("-p {} -n 0", prompt_.size())),
+                   ms(fmt::format("-p 0 -n {} -d {}", arguments_.number("decode") - 1, prompt_.size())),
+                   {}};
+    };
+    with_decoder(model, decoder_options(), [&](Decoder& decoder) {
+      ours(decoder);
+      const std::string against = fmt::format("llama.cpp {}, ours {}", type, kind);
+      in_turns(
+          against, [&] { return ours(decoder); }, run_theirs, "", report);
+    });
   }
 
   /// Ours in another form against ours.
   void variant(const InferenceModel& plain, const std::string& kind, bool invariant, std::string& report) {
     if (kind == "none" && !invariant) return;
     const InferenceModel other(folder_, {.quantization = nn::parse_quantization(kind), .batch_invariant = invariant});
-    std::vector<double> a_prefill, a_decode, b_prefill, b_decode;
     with_decoder(plain, decoder_options(), [&](Decoder& a) {
       with_decoder(other, decoder_options(), [&](Decoder& b) {
         ours(a);
         ours(b);
-        for (int round = 0; round < arguments_.number("rounds"); ++round) {
-          const Times first = ours(round % 2 ? b : a), second = ours(round % 2 ? a : b);
-          const Times &of_a = round % 2 ? second : first, &of_b = round % 2 ? first : second;
-          a_prefill.push_back(of_a.prefill_ms);
-          a_decode.push_back(of_a.decode_ms);
-          b_prefill.push_back(of_b.prefill_ms);
-          b_decode.push_back(of_b.decode_ms);
-        }
+        const auto mib = [](const InferenceModel& model) {
+          return static_cast<double>(model.weight_bytes()) / (1 << 20);
+        };
+        const std::string name = fmt::format("ours plain, here {} ({:.0f} MiB of {:.0f})",
+                                             invariant ? "batch-invariant" : kind, mib(other), mib(plain));
+        in_turns(
+            name, [&] { return ours(b); }, [&] { return ours(a); }, "", report);
       });
     });
-    const std::string row =
-        fmt::format("| {} | {} | ours, {} | {:.0f} MiB of {:.0f} | | {} | {} | |\n", name_, dtype_,
-                    invariant ? "batch-invariant" : kind, static_cast<double>(other.weight_bytes()) / (1 << 20),
-                    static_cast<double>(plain.weight_bytes()) / (1 << 20), ratio_text(a_prefill, b_prefill),
-                    ratio_text(a_decode, b_decode));
-    fmt::print("{}", row);
-    std::fflush(stdout);
-    report += row;
   }
 
   const Arguments& arguments_;
@@ -254,8 +290,8 @@ int run(int argc, char** argv) {
   keep_freed_memory();  // as `farskip generate` does
   std::string report = fmt::format(
       "Prompt of {} tokens, {} decoded, {} threads, {} rounds in turns. Tokens/s are prefill / decode; ratios are "
-      "theirs "
-      "over ours in time (above 1: we are faster), of variants plain over variant.\n\n"
+      "theirs over ours in time (above 1: ours are faster); against \"ours plain\" it is another form of ours that is "
+      "compared.\n\n"
       "| model | dtype | against | ours, tokens/s | theirs | prefill | decode | logits differ by |\n"
       "|---|---|---|---|---|---|---|---|\n",
       arguments["prompt"], arguments["decode"], arguments["threads"], arguments["rounds"]);

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "base/error.h"
+#include "nn/matrix_unit.h"
 #include "nn/wide.h"
 
 namespace farskip::nn::tiles {
@@ -96,14 +97,8 @@ void columns(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool a
   }
 }
 
-/// Writes words (row, column) to out[column * width + row] for up to 16 rows and 16 columns: a transposition. Rows lie
-/// `stride` bytes apart.
-FARSKIP_WIDE void transpose(const char* in, int64_t stride, int64_t rows, int64_t cols, uint32_t* out, int64_t width) {
-  __m512i x[16], y[16];
-  const auto wanted = static_cast<__mmask16>(0xFFFFU >> (16 - cols));
-#pragma GCC unroll 16
-  for (int r = 0; r < 16; ++r)
-    x[r] = r < rows ? _mm512_maskz_loadu_epi32(wanted, in + r * stride) : _mm512_setzero_si512();
+/// y = x transposed, both 16 x 16 words.
+FARSKIP_WIDE inline void transpose(__m512i (&x)[16], __m512i (&y)[16]) {
 #pragma GCC unroll 8
   for (int r = 0; r < 16; r += 2) {
     y[r] = _mm512_unpacklo_epi32(x[r], x[r + 1]);
@@ -127,6 +122,25 @@ FARSKIP_WIDE void transpose(const char* in, int64_t stride, int64_t rows, int64_
     y[4 + i] = _mm512_shuffle_i32x4(high02, high13, 0x88);
     y[12 + i] = _mm512_shuffle_i32x4(high02, high13, 0xdd);
   }
+}
+
+/// Writes words (row, column) to out[column * width + row] for up to 16 rows and 16 columns. Rows lie `stride` bytes
+/// apart.
+FARSKIP_WIDE void transpose(const char* in, int64_t stride, int64_t rows, int64_t cols, uint32_t* out, int64_t width) {
+  __m512i x[16], y[16];
+  if (rows == 16 && cols == 16) {  // most of them: no masks
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r) x[r] = _mm512_loadu_si512(in + r * stride);
+    transpose(x, y);
+#pragma GCC unroll 16
+    for (int c = 0; c < 16; ++c) _mm512_storeu_si512(out + c * width, y[c]);
+    return;
+  }
+  const auto wanted = static_cast<__mmask16>(0xFFFFU >> (16 - cols));
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r)
+    x[r] = r < rows ? _mm512_maskz_loadu_epi32(wanted, in + r * stride) : _mm512_setzero_si512();
+  transpose(x, y);
   for (int64_t c = 0; c < cols; ++c) _mm512_storeu_si512(out + c * width, y[c]);
 }
 
@@ -169,10 +183,20 @@ Left left(const Matrix<T>& a, std::vector<uint32_t>& storage) {
     return {reinterpret_cast<const uint32_t*>(a.data), a.rows, depth, dense_inner ? a.row_stride / per_word : 1,
             dense_inner ? 1 : a.col_stride};
   }
-  storage.resize(depth * a.rows);
+  const int64_t stride = (depth + 15) / 16 * 16;  // of words turned into rows, as the matrix unit reads them
+  const bool turned = !dense_inner && has_matrix_unit();
+  storage.resize(depth * a.rows + (turned ? stride * a.rows : 0));
   if (!dense_inner) {
     for (int64_t k = 0; k < depth; ++k) pack_row(a.t(), k, 0, a.rows, storage.data() + k * a.rows);
-    return {storage.data(), a.rows, depth, 1, a.rows};
+    if (!turned) return {storage.data(), a.rows, depth, 1, a.rows};
+    uint32_t* rows = storage.data() + depth * a.rows;
+    for (int64_t m = 0; m < a.rows; m += 16) {
+      for (int64_t k = 0; k < depth; k += 16) {
+        transpose(reinterpret_cast<const char*>(storage.data() + k * a.rows + m), 4 * a.rows,
+                  std::min<int64_t>(16, depth - k), std::min<int64_t>(16, a.rows - m), rows + m * stride + k, stride);
+      }
+    }
+    return {rows, a.rows, depth, stride, 1};
   }
   std::fill(storage.begin(), storage.end(), 0);
   for (int64_t m = 0; m < a.rows; ++m)
@@ -219,6 +243,9 @@ void unpack(const Panel& b, uint32_t* rows, int64_t stride) {
 template <typename T, typename Out>
 void multiply(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool add) {
   FARSKIP_CHECK(a.depth == b.depth, "operands of different inner sizes");
+  if constexpr (std::is_same_v<T, at::BFloat16>) {
+    if (a.depth_stride == 1 && has_matrix_unit()) return unit_multiply(a, b, out, row_stride, add);
+  }
   switch (b.width / 16) {
     case 1:
       return columns<T, Out, 1>(a, b, out, row_stride, add);

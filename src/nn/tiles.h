@@ -2,8 +2,9 @@
 // Products of matrices with few rows, on one thread of an x86-64 processor with 512-bit vectors: what experts and core
 // attention consist of. A library's product spends much of such a call on choosing a kernel and on reordering its
 // operands. Here the left operand is read where it lies, and the right one is packed into panels of 64 columns, which
-// a caller may keep. Each element is a sum in the order of the inner index, in fp32, whatever the blocks: its bits
-// depend neither on threads nor on how many rows there are.
+// a caller may keep. Each element is a sum in the order of the inner index, in fp32, whatever the blocks (with the
+// matrix unit a sum of blocks' sums, nn/matrix_unit.h): its bits depend neither on threads nor on how many rows there
+// are.
 //
 // Operands are read in 32-bit words: a word is an fp32 element, or two bf16 that are neighbours in the inner index.
 

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include "check_function.h"
+#include "nn/matrix_unit.h"
 
 namespace farskip::nn {
 namespace {
@@ -24,7 +25,7 @@ class Tiles : public testing::TestWithParam<at::ScalarType> {
 
 /// Every remainder of rows, columns and inner sizes, and operands that lie either way.
 TEST_P(Tiles, ProductsOfAllShapes) {
-  for (const int64_t m : {1, 2, 5, 6, 7, 12, 23}) {
+  for (const int64_t m : {1, 2, 5, 6, 7, 12, 23, 50}) {
     for (const int64_t k : {1, 2, 3, 16, 31, 66}) {
       for (const int64_t n : {1, 15, 16, 17, 63, 64, 65, 150}) {
         for (const bool a_lies : {false, true}) {
@@ -82,6 +83,28 @@ TEST_P(Tiles, NotANumberStays) {
 
 INSTANTIATE_TEST_SUITE_P(Types, Tiles, testing::Values(at::kFloat, at::kBFloat16),
                          [](const auto& info) { return std::string(at::toString(info.param)); });
+
+/// The order of sums that nn/matrix_unit.h promises, element by element; products of two bf16 are exact in fp32.
+TEST(MatrixUnit, SumsOfBlocksOfEvenAndOddProducts) {
+  if (!tiles::has_matrix_unit()) GTEST_SKIP() << "this processor has no matrix unit";
+  const int64_t m = 21, k = 150, n = 50;
+  const at::Tensor a = random({m, k}, 12).to(at::kBFloat16), b = random({k, n}, 13).to(at::kBFloat16);
+  const at::Tensor x = a.to(at::kFloat), y = b.to(at::kFloat), expected = at::zeros({m, n});
+  const auto at_x = x.accessor<float, 2>(), at_y = y.accessor<float, 2>();
+  auto sum = expected.accessor<float, 2>();
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      for (int64_t block = 0; block < k; block += 32) {
+        float parts[2] = {};
+        for (int64_t l = block; l < std::min(block + 32, k); ++l) parts[l % 2] += at_x[i][l] * at_y[l][j];
+        sum[i][j] += parts[0] + parts[1];
+      }
+    }
+  }
+  const at::Tensor out = at::empty({m, n}, a.options());
+  tiles::product(out, a, b);
+  EXPECT_BITS_EQUAL(out, expected.to(at::kBFloat16));
+}
 
 TEST(TileTypes, OthersGoToTheLibrary) {
   EXPECT_FALSE(tiles::supported(at::kDouble));
