@@ -61,6 +61,7 @@ struct AttentionConfig {
   AttentionKind kind = AttentionKind::gqa;
   int64_t num_heads = 0;
   int64_t num_kv_heads = 0;      ///< gqa; equals num_heads for mla
+  int64_t first_head = 0;        ///< of a tensor-parallel rank's share of the heads
   int64_t q_lora_rank = 0;       ///< mla; 0: queries are projected directly
   int64_t kv_lora_rank = 0;      ///< mla
   int64_t qk_nope_head_dim = 0;  ///< mla; 0 for gqa

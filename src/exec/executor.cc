@@ -18,8 +18,9 @@ Communicators Communicators::make(World& world, const Layout& layout) {
   }
   std::vector<int> experts, same_experts, all;
   for (int r = 0; r < world.size(); ++r) {
-    if (r / layout.ep == world.rank() / layout.ep) experts.push_back(r);
-    if (r % layout.ep == world.rank() % layout.ep) same_experts.push_back(r);
+    const int group = layout.expert_group();
+    if (r / group == world.rank() / group) experts.push_back(r);
+    if (r % group == world.rank() % group) same_experts.push_back(r);
     all.push_back(r);
   }
   return {world.group(experts, to_string(Group::expert)), world.group(same_experts, to_string(Group::expert_data)),

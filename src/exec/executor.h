@@ -20,7 +20,7 @@ namespace farskip {
 /// This rank's communicators.
 struct Communicators {
   std::shared_ptr<Transport> expert, expert_data, world;
-  /// Rank r has expert rank r % ep and data rank r / ep.
+  /// Rank r has expert rank r % n and data rank r / n, where n = Layout::expert_group().
   static Communicators make(World& world, const Layout& layout);
   Transport& of(Group group) const;
 };

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "exec/executor_run.h"
+#include "exec/token_rows.h"
 #include "sim/simulate.h"
 #include "transport/clock.h"
 
@@ -67,8 +68,29 @@ void Executor::Run::launch(NodeId id) {
     case Stage::stats:
       in_flight[id] = transport.all_reduce(e.hooks_->local_stats(result.microbatches, result.losses), name);
       break;
+    case Stage::reduce_attn:
+    case Stage::reduce_shared:
+    case Stage::reduce_routed:
+    case Stage::reduce_dense: {
+      at::Tensor partial = values[node.reads[0]];
+      for (size_t i = 1; i < node.reads.size(); ++i) partial = partial + values[node.reads[i]];
+      in_flight[id] = transport.all_reduce(std::move(partial), name);
+      break;
+    }
+    case Stage::gather: {
+      std::vector<at::Tensor> parts = read(node.reads);
+      parts[0] = parts[0].flatten(0, 1);
+      in_flight[id] = transport.all_gather(pack_tokens(parts), name, state(node).batch.rank_tokens);
+      for (at::Tensor& part : parts) part = at::empty({0, part.size(1)}, part.options());
+      gathered[id] = std::move(parts);
+      break;
+    }
+    case Stage::reduce_scatter:
+      in_flight[id] =
+          transport.reduce_scatter(values[node.reads[0]].flatten(0, 1), name, state(node).batch.rank_tokens);
+      break;
     default:
-      fail("{} is not executed yet; execution covers the all-to-all layout", name);
+      FARSKIP_CHECK(false, "not a collective: " + name);
   }
   release_reads(node);
 }
@@ -96,6 +118,23 @@ void Executor::Run::await(NodeId id) {
     case Stage::combine:
       write(node.pass == Pass::backward ? node.input_grads[0] : node.writes[0], std::move(received));
       break;
+    case Stage::reduce_attn:
+    case Stage::reduce_shared:
+    case Stage::reduce_routed:
+    case Stage::reduce_dense:
+      write(node.writes[0], std::move(received));
+      break;
+    case Stage::gather: {
+      auto parts = unpack_tokens(received, gathered.extract(id).mapped());
+      parts[0] = parts[0].unsqueeze(0);
+      for (size_t i = 0; i < parts.size(); ++i) write(node.writes[i], std::move(parts[i]));
+      break;
+    }
+    case Stage::reduce_scatter: {
+      const at::Tensor& tokens = state(node).batch.tokens;
+      write(node.writes[0], received.view({tokens.size(0), tokens.size(1), received.size(1)}));
+      break;
+    }
     case Stage::grad_reduce:
     case Stage::grad_reduce_experts: {
       if (graph.options().shard_optimizer) {

@@ -13,7 +13,8 @@ struct Executor::Run {
   std::vector<int> readers_left;
   std::vector<std::unique_ptr<Segment>> segments;  // by forward node
   std::map<NodeId, Pending> in_flight;
-  std::vector<int> arrival;  // per value: when it was written, for the failing control
+  std::map<NodeId, std::vector<at::Tensor>> gathered;  ///< by gather in flight: what its rows are made of, empty
+  std::vector<int> arrival;                            // per value: when it was written, for the failing control
   int clock = 0;
   bool differentiate;
 
@@ -42,8 +43,10 @@ struct Executor::Run {
 
   /// Forgets what this node was the last to read.
   void release_reads(const Node& node) {
-    for (ValueId v : node.reads) {
-      if (--readers_left[v] == 0) values[v].reset();
+    for (const auto* ids : {&node.reads, &node.after}) {
+      for (ValueId v : *ids) {
+        if (--readers_left[v] == 0) values[v].reset();
+      }
     }
   }
 

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "config/checkpoint_folder.h"
 #include "model/checkpoint.h"
+#include "model/initialize.h"
 #include "model/parameters.h"
 
 namespace farskip {
@@ -53,7 +54,7 @@ void InferenceModel::place(const ParameterInfo& info, const at::Tensor& value, c
   nn::AttentionWeights& attention = weights_.layers[info.layer].attention;
   if (&slot != &attention.kv_b_proj) return;
   // Both ways to compute with it have the same elements.
-  const auto& a = config_.attention;
+  const auto& a = local_config().attention;
   const at::Tensor heads =
       slot.prepared->weight.decoded().to(dtype_).view({a.num_heads, a.qk_nope_head_dim + a.v_head_dim, a.kv_lora_rank});
   const auto part = [&](const at::Tensor& x) {
@@ -65,12 +66,30 @@ void InferenceModel::place(const ParameterInfo& info, const at::Tensor& value, c
   attention.value_up = part(heads.narrow(1, a.qk_nope_head_dim, a.v_head_dim));
 }
 
+void InferenceModel::fill(const ParameterTable& table, const InferenceModelOptions& options,
+                          const std::function<at::Tensor(const ParameterInfo&, const TensorPiece&)>& read,
+                          const std::function<void()>& on_parameter) {
+  const at::NoGradGuard no_grad;
+  weights_.layers.resize(table.num_layers());
+  for (const auto& info : table.parameters()) {
+    if (!share_.holds(info)) continue;
+    const at::Tensor value = at::empty(share_.shape(info), info.fp32 ? at::kFloat : dtype_);
+    share_.fill(info, value, [&](const TensorPiece& piece) { return read(info, piece); });
+    place(info, value, options);
+    on_parameter();
+  }
+  if (table.tied())
+    weights_.lm_head = prepared(weights_.embed_tokens.value, nn::Quantization::none, options.batch_invariant);
+}
+
 InferenceModel::InferenceModel(const std::string& folder, const InferenceModelOptions& options)
     : folder_(resolve_model_folder(folder)),
       config_(load_model_config(folder_)),
       connectivity_(connectivity_of(config_, options)),
+      layout_(options.layout),
+      rank_(options.rank),
+      share_(config_, layout_, rank_),
       dtype_(dtype_of(config_, options)) {
-  const at::NoGradGuard no_grad;
   const ParameterTable table(config_);
   const SafetensorsReader reader(folder_);
   const TensorCheck check = check_tensors(reader, table);
@@ -78,18 +97,31 @@ InferenceModel::InferenceModel(const std::string& folder, const InferenceModelOp
   LoadReport report;
   report.ignored = check.ignored;
   unused_ = report.unused();
-  weights_.layers.resize(table.num_layers());
-  for (const auto& info : table.parameters()) {
-    const at::Tensor value = at::empty(info.shape, info.fp32 ? at::kFloat : dtype_);
-    read_parameter(reader, table, info, value);
-    place(info, value, options);
+  PieceReader pieces(reader, table);
+  const auto read = [&](const ParameterInfo& info, const TensorPiece& piece) { return pieces.read(info, piece); };
+  fill(table, options, read, [&] {
     if (options.on_progress) options.on_progress(reader.bytes_read(), reader.bytes_in_all());
-  }
+  });
   for (const auto& buffer : table.buffers()) {
     weights_.layers[buffer.layer].moe.correction_bias = reader.tensor(buffer.name).to(at::kFloat).clone();
   }
-  if (table.tied())
-    weights_.lm_head = prepared(weights_.embed_tokens.value, nn::Quantization::none, options.batch_invariant);
+}
+
+InferenceModel::InferenceModel(const ModelConfig& config, uint64_t seed, const InferenceModelOptions& options)
+    : config_(config),
+      connectivity_(connectivity_of(config_, options)),
+      layout_(options.layout),
+      rank_(options.rank),
+      share_(config_, layout_, rank_),
+      dtype_(dtype_of(config_, options)) {
+  const ParameterTable table(config_);
+  const InitOptions init{seed, config.initializer_range};
+  const auto read = [&](const ParameterInfo& info, const TensorPiece& piece) {
+    return initial_piece(info, piece, table.num_layers(), init);
+  };
+  fill(table, options, read, [] {});
+  for (const auto& buffer : table.buffers())
+    weights_.layers[buffer.layer].moe.correction_bias = at::zeros(buffer.shape, at::kFloat);
 }
 
 }  // namespace farskip

@@ -20,7 +20,7 @@ std::vector<double> losses_of(const InferenceModel& model, const std::vector<int
       const int64_t length = std::min(window, num - begin);
       const std::vector<int32_t> part(tokens.begin() + begin, tokens.begin() + begin + length);
       const int64_t sequence = decoder.add();
-      const at::Tensor logits = decoder.step({{sequence, part}}, true);
+      const at::Tensor logits = decoder.step({{sequence, part}}, {.every_token = true});
       decoder.remove(sequence);
       const at::Tensor next = at::tensor(std::vector<int64_t>(part.begin() + 1, part.end()), at::kLong).unsqueeze(1);
       const at::Tensor log_p = at::log_softmax(logits.narrow(0, 0, length - 1), 1);

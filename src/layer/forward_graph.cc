@@ -139,7 +139,12 @@ class ForwardBuilder {
       out_reads.push_back(projected.back());
     }
     node(Stage::qkv, {view}, projected);
-    node(Stage::attn_core, {q, k, v}, {core});
+    const NodeId attention = node(Stage::attn_core, {q, k, v}, {core});
+    // In inference a microbatch may go on with the sequences of the one before: their positions are in the cache then.
+    if (graph_.options().phase != Phase::train && microbatch_ > 0) {
+      const NodeId before = graph_.find(microbatch_ - 1, layer_, Pass::forward, Stage::attn_core);
+      graph_.wait_for(attention, graph_.node(before).writes[0]);
+    }
     node(Stage::attn_out, out_reads, {output(Contribution::attention, "attn")});
   }
 

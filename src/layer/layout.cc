@@ -42,13 +42,18 @@ Layout Layout::parse(const std::string& text) {
       layout.all_to_all = value == "a2a";
       continue;
     }
+    if (key == "experts") {
+      if (value != "ep" && value != "tp") fail("layout '{}': experts is '{}'; expected ep or tp", text, value);
+      layout.experts_tp = value == "tp";
+      continue;
+    }
     int* target = key == "ep"   ? &layout.ep
                   : key == "dp" ? &layout.dp
                   : key == "tp" ? &layout.tp
                   : key == "pp" ? &layout.pp
                                 : nullptr;
     if (target == nullptr)
-      fail("layout '{}': '{}' is unknown; expected ep, dp, tp, pp or exchange, as in ep=8,dp=2", text, item);
+      fail("layout '{}': '{}' is unknown; expected ep, dp, tp, pp, exchange or experts, as in ep=8,dp=2", text, item);
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), *target);
     if (error != std::errc{} || end != value.data() + value.size() || *target < 1 || *target > max_ranks) {
       fail("layout '{}': {} is '{}'; expected a number of ranks, 1 .. {}", text, key, value, max_ranks);
@@ -64,6 +69,7 @@ std::string Layout::to_string() const {
   if (tp > 1) text += fmt::format(",tp={}", tp);
   if (pp > 1) text += fmt::format(",pp={}", pp);
   if (all_to_all) text += ",exchange=a2a";
+  if (experts_tp) text += ",experts=tp";
   return text;
 }
 
@@ -73,13 +79,26 @@ Exchange Layout::exchange(Phase phase) const {
 }
 
 void Layout::check(const ModelConfig& model, Phase phase) const {
-  const int ranks = expert_ranks(phase);
-  bool any_moe = false;
-  for (LayerKind kind : model.layers) any_moe |= kind == LayerKind::moe;
+  const int ranks = expert_divisor(phase);
+  bool any_moe = false, any_dense = false;
+  for (LayerKind kind : model.layers) (kind == LayerKind::moe ? any_moe : any_dense) = true;
   if (any_moe && model.num_experts % ranks != 0) {
-    fail("layout {}: {} experts cannot be divided over {} ranks; choose a divisor of {}", to_string(),
-         model.num_experts, ranks, model.num_experts);
+    fail("layout {}: {} experts cannot be divided over {} ranks; choose a divisor of {}{}", to_string(),
+         model.num_experts, ranks, model.num_experts, tp > 1 ? ", or experts=tp" : "");
   }
+  if (experts_tp && tp == 1) fail("layout {}: experts=tp divides experts over tp ranks; give tp=N", to_string());
+  if (tp > 1 && all_to_all) {
+    fail("layout {}: with tp={} every rank has all tokens, so none are exchanged; leave exchange=a2a out, or use ep",
+         to_string(), tp);
+  }
+  const auto divides = [&](const char* what, int64_t width, bool there) {
+    if (tp > 1 && there && width % tp != 0) {
+      fail("layout {}: {} of width {} cannot be divided over tp={}; choose a divisor", to_string(), what, width, tp);
+    }
+  };
+  divides("dense feed-forwards", model.intermediate_size, any_dense);
+  divides("shared experts", model.shared_intermediate_size, any_moe);
+  divides("experts", model.moe_intermediate_size, any_moe && experts_tp);
   if (tp > 1 && phase == Phase::train)
     fail("layout {}: tp={} in training is not built yet; use ep and dp", to_string(), tp);
   if (tp > 1 && (model.attention.num_heads % tp != 0 || model.attention.num_kv_heads % tp != 0)) {

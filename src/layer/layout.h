@@ -35,14 +35,20 @@ struct Layout {
   int tp = 1;
   int pp = 1;
   bool all_to_all = false;  ///< inference only: exchange=a2a instead of gather
+  bool experts_tp = false;  ///< with tp: every expert is divided over the ranks, instead of experts among them
 
-  /// "ep=8,dp=2,pp=2,tp=1" in any order, keys that are 1 may be left out; "exchange=a2a|gather" for inference.
+  /// "ep=8,dp=2,pp=2,tp=1" in any order, keys that are 1 may be left out; for inference "exchange=a2a|gather" (with
+  /// ep) and "experts=ep|tp" (with tp).
   static Layout parse(const std::string& text);
   std::string to_string() const;
   int world() const { return ep * dp * tp * pp; }
   Exchange exchange(Phase phase) const;
-  /// Number of ranks among which the experts are divided.
+  /// Number of ranks that share the experts: whole ones, or with experts_tp a part of each.
   int expert_ranks(Phase phase) const { return exchange(phase) == Exchange::all_reduce ? tp : ep; }
+  /// Ranks of an expert communicator: ep, or with tensor parallelism tp.
+  int expert_group() const { return tp > 1 ? tp : ep; }
+  /// Number of ranks among which whole experts are divided.
+  int expert_divisor(Phase phase) const { return experts_tp ? 1 : expert_ranks(phase); }
 
   /// Throws Error where the model's experts, heads or layers cannot be divided so, with both numbers, and for forms
   /// that are not built yet (pp > 1; tp > 1 in training).

@@ -98,6 +98,11 @@ NodeId StageGraph::add_node(Node node) {
   return id;
 }
 
+void StageGraph::wait_for(NodeId id, ValueId value) {
+  nodes_[id].after.push_back(value);
+  values_[value].readers.push_back(id);
+}
+
 StageGraph build_graph(const ModelConfig& model, const Connectivity& connectivity, const GraphOptions& options) {
   options.layout.check(model, options.phase);
   if (connectivity.num_layers() != model.num_layers()) {

@@ -114,6 +114,8 @@ class StageGraph {
   /// Declares a value that nobody has written yet, and a node that writes and reads values. Used by the builders.
   ValueId add_value(std::string name, bool differentiable);
   NodeId add_node(Node node);
+  /// Makes a node wait for a value that it does not read.
+  void wait_for(NodeId id, ValueId value);
   /// What says that the weights of a forward stage are gathered; no_value where this rank has them anyway.
   ValueId gathered(int layer, Stage stage) const;
   /// The node whose state a backward or wgrad node uses: its forward node or what does that again.

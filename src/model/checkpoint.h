@@ -52,10 +52,27 @@ struct LoadReport {
 /// embeddings are tied, provided that it equals the embedding.
 LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters);
 
-/// Reads one parameter into its tensor, of experts those from `first_expert` on that the tensor holds. Returns how many
-/// tensors were read. REQUIRES: check_tensors() found nothing.
-int64_t read_parameter(const SafetensorsReader& reader, const ParameterTable& table, const ParameterInfo& info,
-                       const at::Tensor& into, int64_t first_expert = 0);
+/// Reads parameters piece by piece. REQUIRES: check_tensors() found nothing.
+class PieceReader {
+ public:
+  PieceReader(const SafetensorsReader& reader, const ParameterTable& table) : reader_(reader), table_(table) {}
+  ~PieceReader() { release(); }
+  PieceReader(const PieceReader&) = delete;
+  PieceReader& operator=(const PieceReader&) = delete;
+
+  /// The piece, of the file's own type (of block-scaled weights bf16), valid until the next is read: memory holds one.
+  at::Tensor read(const ParameterInfo& info, const TensorPiece& piece);
+  int64_t num_tensors() const { return num_tensors_; }  ///< read so far; of stacked experts the stack, once each run
+
+ private:
+  void release();
+
+  const SafetensorsReader& reader_;
+  const ParameterTable& table_;
+  std::string held_;
+  std::string counted_;
+  int64_t num_tensors_ = 0;
+};
 
 /// What a checkpoint holds beside the model: layers past its last (multi-token prediction), and the tensors of other
 /// models (images). SaveOptions::carry_from copies them untouched. Sorted.

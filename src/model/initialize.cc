@@ -43,22 +43,22 @@ void fill_normal(float* out, int64_t count, uint64_t seed, const std::string& na
   });
 }
 
+at::Tensor initial_piece(const ParameterInfo& info, const TensorPiece& piece, int64_t num_layers,
+                         const InitOptions& options) {
+  const at::Tensor values = at::empty(piece.shape, at::kFloat);
+  if (!info.decays()) return values.fill_(info.role == Role::norm ? 1.0 : 0.0);
+  const double output_std = options.std / std::sqrt(2.0 * static_cast<double>(num_layers));
+  const double std = info.role == Role::output_weight ? output_std : options.std;
+  fill_normal(values.mutable_data_ptr<float>(), values.numel(), options.seed, piece.name, std);
+  return values;
+}
+
 void initialize(ParameterSet& parameters, const InitOptions& options) {
   const at::NoGradGuard no_grad;
   const ParameterTable& table = parameters.table();
-  const double output_std = options.std / std::sqrt(2.0 * static_cast<double>(table.num_layers()));
   for (const auto& info : table.parameters()) {
-    const at::Tensor& stored = parameters.stored(info.id);
-    if (!info.decays()) {
-      stored.fill_(info.role == Role::norm ? 1.0 : 0.0);
-      continue;
-    }
-    const double std = info.role == Role::output_weight ? output_std : options.std;
-    parameters.for_each_piece(info.id, stored, [&](const TensorPiece& piece, at::Tensor block) {
-      const bool in_place = block.is_cpu() && block.scalar_type() == at::kFloat;
-      const at::Tensor values = in_place ? block : at::empty(piece.shape, at::kFloat);
-      fill_normal(values.mutable_data_ptr<float>(), values.numel(), options.seed, piece.name, std);
-      if (!in_place) block.copy_(values);
+    parameters.for_each_piece(info.id, parameters.stored(info.id), [&](const TensorPiece& piece, at::Tensor block) {
+      block.copy_(initial_piece(info, piece, table.num_layers(), options));
     });
   }
   for (size_t i = 0; i < table.buffers().size(); ++i) parameters.buffer(static_cast<int>(i)).zero_();

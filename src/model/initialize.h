@@ -18,6 +18,10 @@ struct InitOptions {
 /// model, and no rank makes more than it holds.
 void initialize(ParameterSet& parameters, const InitOptions& options);
 
+/// A piece of a parameter as initialize() makes it, in fp32.
+at::Tensor initial_piece(const ParameterInfo& info, const TensorPiece& piece, int64_t num_layers,
+                         const InitOptions& options);
+
 /// The first `count` normal numbers with standard deviation `std` of the sequence that belongs to (seed, name).
 void fill_normal(float* out, int64_t count, uint64_t seed, const std::string& name, double std);
 

@@ -105,24 +105,18 @@ std::string LoadReport::unused() const {
       ignored.size(), ignored[0], ignored.size() > 1 ? ", ..." : "");
 }
 
-int64_t read_parameter(const SafetensorsReader& reader, const ParameterTable& table, const ParameterInfo& info,
-                       const at::Tensor& into, int64_t first_expert) {
-  const at::NoGradGuard no_grad;
-  const bool pieces = comes_in_pieces(reader, info);
-  int64_t num_read = pieces ? 0 : 1;
-  for (const auto& piece : info.pieces) {
-    if (info.expert && (piece.expert < first_expert || piece.expert >= first_expert + into.size(0))) continue;
-    const at::Tensor block = piece.of(into, first_expert);
-    if (pieces) {
-      block.copy_(read_weight(reader, piece.name, table.weight_block()));
-      reader.release(piece.name);
-      ++num_read;
-    } else {
-      block.copy_(reader.slice(info.stack, piece.expert).t());
-      reader.release(info.stack);
-    }
-  }
-  return num_read;
+at::Tensor PieceReader::read(const ParameterInfo& info, const TensorPiece& piece) {
+  release();
+  const bool pieces = comes_in_pieces(reader_, info);
+  held_ = pieces ? piece.name : info.stack;
+  if (held_ != counted_) ++num_tensors_;
+  counted_ = held_;
+  return pieces ? read_weight(reader_, piece.name, table_.weight_block()) : reader_.slice(info.stack, piece.expert).t();
+}
+
+void PieceReader::release() {
+  if (!held_.empty()) reader_.release(held_);
+  held_.clear();
 }
 
 LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters) {
@@ -135,8 +129,14 @@ LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters) 
   const TensorCheck check = check_tensors(reader, table);
   if (!check.ok()) fail("{}: does not fit the model of its config.json:{}", reader.source(), check.to_string());
   report.ignored = check.ignored;
-  for (const auto& info : table.parameters()) {
-    report.num_tensors += read_parameter(reader, table, info, parameters.stored(info.id), parameters.first_expert());
+  {
+    PieceReader pieces(reader, table);
+    for (const auto& info : table.parameters()) {
+      parameters.for_each_piece(info.id, parameters.stored(info.id), [&](const TensorPiece& piece, at::Tensor block) {
+        block.copy_(pieces.read(info, piece));
+      });
+    }
+    report.num_tensors = pieces.num_tensors();
   }
   for (size_t i = 0; i < table.buffers().size(); ++i) {
     const std::string& name = table.buffers()[i].name;

@@ -39,6 +39,8 @@ class Builder {
   }
 
  private:
+  static constexpr Division rows = Division::rows;
+
   void layer() {
     const int64_t k = layer_;
     add(local("input_layernorm.weight"), Stage::qkv, Role::norm, {D_},
@@ -61,15 +63,15 @@ class Builder {
       attention("q_a_proj.weight", Stage::qkv, Role::weight, {a.q_lora_rank, D_}, &Attention::q_a_proj);
       if (a.bias) attention("q_a_proj.bias", Stage::qkv, Role::bias, {a.q_lora_rank}, &Attention::q_a_bias);
       attention("q_a_layernorm.weight", Stage::qkv, Role::norm, {a.q_lora_rank}, &Attention::q_a_layernorm);
-      attention("q_b_proj.weight", Stage::qkv, Role::weight, {q_out, a.q_lora_rank}, &Attention::q_b_proj);
+      attention("q_b_proj.weight", Stage::qkv, Role::weight, {q_out, a.q_lora_rank}, &Attention::q_b_proj, rows);
     } else {
-      attention("q_proj.weight", Stage::qkv, Role::weight, {q_out, D_}, &Attention::q_proj);
+      attention("q_proj.weight", Stage::qkv, Role::weight, {q_out, D_}, &Attention::q_proj, rows);
     }
     attention("kv_a_proj_with_mqa.weight", Stage::qkv, Role::weight, {kv_out, D_}, &Attention::kv_a_proj_with_mqa);
     if (a.bias) attention("kv_a_proj_with_mqa.bias", Stage::qkv, Role::bias, {kv_out}, &Attention::kv_a_bias);
     attention("kv_a_layernorm.weight", Stage::qkv, Role::norm, {a.kv_lora_rank}, &Attention::kv_a_layernorm);
     attention("kv_b_proj.weight", Stage::qkv, Role::weight, {H * (a.qk_nope_head_dim + a.v_head_dim), a.kv_lora_rank},
-              &Attention::kv_b_proj);
+              &Attention::kv_b_proj, rows);
     attention_output();
   }
 
@@ -77,12 +79,14 @@ class Builder {
     const AttentionConfig& a = config_.attention;
     const int64_t q = a.num_heads * a.qk_head_dim(), k = a.num_kv_heads * a.qk_head_dim();
     const int64_t v = a.num_kv_heads * a.v_head_dim;
-    attention("q_proj.weight", Stage::qkv, Role::weight, {q, D_}, &Attention::q_proj);
-    if (a.bias) attention("q_proj.bias", Stage::qkv, Role::bias, {q}, &Attention::q_bias);
-    attention("k_proj.weight", Stage::qkv, Role::weight, {k, D_}, &Attention::k_proj);
-    if (a.bias) attention("k_proj.bias", Stage::qkv, Role::bias, {k}, &Attention::k_bias);
-    attention("v_proj.weight", Stage::qkv, Role::weight, {v, D_}, &Attention::v_proj);
-    if (a.bias) attention("v_proj.bias", Stage::qkv, Role::bias, {v}, &Attention::v_bias);
+    // A norm over all heads needs them all: each rank then computes them and keeps its own.
+    const Division normed = a.qk_norm_all_heads ? Division::none : rows;
+    attention("q_proj.weight", Stage::qkv, Role::weight, {q, D_}, &Attention::q_proj, normed);
+    if (a.bias) attention("q_proj.bias", Stage::qkv, Role::bias, {q}, &Attention::q_bias, normed);
+    attention("k_proj.weight", Stage::qkv, Role::weight, {k, D_}, &Attention::k_proj, normed);
+    if (a.bias) attention("k_proj.bias", Stage::qkv, Role::bias, {k}, &Attention::k_bias, normed);
+    attention("v_proj.weight", Stage::qkv, Role::weight, {v, D_}, &Attention::v_proj, rows);
+    if (a.bias) attention("v_proj.bias", Stage::qkv, Role::bias, {v}, &Attention::v_bias, rows);
     if (a.qk_norm || a.qk_norm_all_heads) {
       attention("q_norm.weight", Stage::qkv, Role::norm, {a.qk_norm ? a.qk_head_dim() : q}, &Attention::q_norm);
       attention("k_norm.weight", Stage::qkv, Role::norm, {a.qk_norm ? a.qk_head_dim() : k}, &Attention::k_norm);
@@ -93,9 +97,10 @@ class Builder {
   void attention_output() {
     const AttentionConfig& a = config_.attention;
     const int64_t width = a.num_heads * a.v_head_dim;
-    if (a.gated) attention("gate_proj.weight", Stage::qkv, Role::weight, {width, D_}, &Attention::gate_proj);
-    attention("o_proj.weight", Stage::attn_out, Role::output_weight, {D_, width}, &Attention::o_proj);
-    if (a.bias) attention("o_proj.bias", Stage::attn_out, Role::bias, {D_}, &Attention::o_bias);
+    if (a.gated) attention("gate_proj.weight", Stage::qkv, Role::weight, {width, D_}, &Attention::gate_proj, rows);
+    attention("o_proj.weight", Stage::attn_out, Role::output_weight, {D_, width}, &Attention::o_proj,
+              Division::columns);
+    if (a.bias) attention("o_proj.bias", Stage::attn_out, Role::bias, {D_}, &Attention::o_bias, Division::first_rank);
   }
 
   void moe() {
@@ -131,6 +136,7 @@ class Builder {
     const std::string full = local(names_.experts) + "." + name;
     ParameterInfo& info = add_fused(full, Stage::experts, role, std::move(shape), std::move(pieces), std::move(slot));
     info.expert = true;
+    info.division = role == Role::output_weight ? Division::columns : Division::gate_and_up;
     if (names_.stacked_experts) info.stack = full + "_proj";
   }
 
@@ -138,14 +144,18 @@ class Builder {
                     std::function<nn::FeedForwardWeights&(nn::ModelWeights&)> weights) {
     add_fused(prefix + ".gate_up", stage, Role::weight, {2 * F, D_},
               {{prefix + ".gate_proj.weight", {F, D_}, -1, 0}, {prefix + ".up_proj.weight", {F, D_}, -1, F}},
-              [weights](nn::ModelWeights& w) -> Param& { return weights(w).gate_up; });
-    add(prefix + ".down_proj.weight", stage, Role::output_weight, {D_, F},
-        [weights](nn::ModelWeights& w) -> Param& { return weights(w).down; });
+              [weights](nn::ModelWeights& w) -> Param& { return weights(w).gate_up; })
+        .division = Division::gate_and_up;
+    add(prefix + ".down_proj.weight", stage, Role::output_weight, {D_, F}, [weights](nn::ModelWeights& w) -> Param& {
+      return weights(w).down;
+    }).division = Division::columns;
   }
 
-  void attention(const char* name, Stage stage, Role role, Shape shape, Param Attention::*member) {
-    add(local("self_attn.") + name, stage, role, std::move(shape),
-        [k = layer_, member](nn::ModelWeights& w) -> Param& { return w.layers[k].attention.*member; });
+  void attention(const char* name, Stage stage, Role role, Shape shape, Param Attention::*member,
+                 Division division = Division::none) {
+    add(local("self_attn.") + name, stage, role, std::move(shape), [k = layer_, member](nn::ModelWeights& w) -> Param& {
+      return w.layers[k].attention.*member;
+    }).division = division;
   }
 
   ParameterInfo& add(const std::string& name, Stage stage, Role role, Shape shape, Slot slot) {

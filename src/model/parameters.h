@@ -34,6 +34,15 @@ enum class Role : uint8_t {
   bias,           ///< initialised with zeros, no weight decay
 };
 
+/// How a parameter is divided among tensor-parallel ranks (each has all of what is not divided).
+enum class Division : uint8_t {
+  none,
+  rows,         ///< outputs of a product, or a bias that belongs to them
+  gate_and_up,  ///< rows of each half
+  columns,      ///< inputs of a product, whose result is then a partial sum
+  first_rank,   ///< a bias of such a product: added by one rank
+};
+
 struct ParameterInfo {
   int id = -1;                 ///< index in the table
   std::string name;            ///< the Hugging Face name; of a fused parameter a name in that style
@@ -41,6 +50,7 @@ struct ParameterInfo {
   int64_t layer = -1;          ///< -1: embedding; num_layers: final norm and head
   Stage stage = Stage::embed;  ///< the stage that reads it
   Role role = Role::weight;
+  Division division = Division::none;
   bool expert = false;              ///< its first dimension is divided among the expert ranks
   bool fp32 = false;                ///< computed with in fp32 whatever the compute dtype (the router)
   std::vector<TensorPiece> pieces;  ///< cover the parameter exactly, in the order of its memory

@@ -30,6 +30,8 @@ struct Batch {
   /// Inference: what the sequences have seen, of which the tokens [1, T] are new positions of several; needs positions.
   nn::CacheStep* cache = nullptr;
   at::Tensor head_rows = {};  ///< [n] int64, B = 1: tokens whose logits are wanted; undefined: all
+  /// Inference where tokens are gathered (B = 1): how many each rank has; this rank's are T.
+  std::vector<int64_t> rank_tokens = {};
   /// Per layer [T, K] int64: the experts of MoE layers, chosen by somebody else. Empty: routers choose.
   std::vector<at::Tensor> experts = {};
 
@@ -58,7 +60,9 @@ struct Microbatch {
 };
 
 struct StageMathOptions {
-  int64_t expert_ranks = 1;
+  int64_t expert_ranks = 1;  ///< among which whole experts are divided
+  Exchange exchange = Exchange::all_to_all;
+  int64_t expert_rank = 0;                          ///< this one; needed where no rows are exchanged
   double aux_loss_alpha = 0;                        ///< auxiliary loss; 0: none
   nn::AuxScope aux_scope = nn::AuxScope::sequence;  ///< global: needs GraphOptions::expert_load
   double z_loss_coeff = 0;                          ///< z-loss of the router; 0: none
@@ -72,8 +76,7 @@ class StageMath {
   StageMath(const ModelConfig& config, nn::ModelWeights weights, int64_t max_positions, StageMathOptions options);
 
   /// Values that `node` writes, from those it reads, in the order of the graph. Weight gradients go to `queue`;
-  /// nullptr: none are wanted. For view stages only the norm of view_ff is computed here: inputs = {the view}. Throws
-  /// Error for stages that this layout does not execute yet (tensor-parallel and gathered inference).
+  /// nullptr: none are wanted. For view stages only the norm of view_ff is computed here: inputs = {the view}.
   std::vector<at::Tensor> forward(const Node& node, const std::vector<at::Tensor>& inputs, Microbatch& state,
                                   nn::WeightGradQueue* queue) const;
 
@@ -86,6 +89,8 @@ class StageMath {
  private:
   std::vector<at::Tensor> route(const Node& node, const nn::Input& u_BSD, Microbatch& state,
                                 nn::WeightGradQueue* queue) const;
+  /// Plans this rank's part of the experts' work on tokens that all ranks have.
+  void plan_local(const Node& node, const at::Tensor& ids, Microbatch& state) const;
 
   ModelConfig config_;
   nn::ModelWeights weights_;

@@ -67,7 +67,13 @@ void grouped_query_qkv(Qkv& out, const Input& x, const AttentionWeights& weights
                        const RotaryTable& rotary, double norm_eps, WeightGradQueue* queue) {
   auto heads = [&](const Param& proj, const Param& bias, const Param& norm, int64_t num_heads) {
     at::Tensor projected = linear(x, proj, bias, queue);
-    if (config.qk_norm_all_heads) projected = rms_norm(projected, norm, norm_eps, queue);
+    if (config.qk_norm_all_heads) {
+      projected = rms_norm(projected, norm, norm_eps, queue);
+      const int64_t width = num_heads * config.qk_head_dim();
+      if (projected.size(-1) > width) {  // of all ranks
+        projected = projected.narrow(-1, config.first_head / config.num_heads * width, width);
+      }
+    }
     projected = split_heads(projected, num_heads);
     if (config.qk_norm) projected = rms_norm(projected, norm, norm_eps, queue);
     if (!rotary.rotates()) return projected.transpose(1, 2);

@@ -34,8 +34,8 @@ void add_queries(const CachedChunk& chunk, int64_t reach, std::vector<PagedQuery
 at::Tensor per_head(const at::Tensor& x, const Param& weight) {
   const int64_t num_heads = x.size(0), num_rows = x.size(1);
   const at::Tensor offsets = at::arange(num_heads + 1, at::kLong).mul_(num_rows);
-  return grouped_linear(x.reshape({num_heads * num_rows, -1}), weight, offsets, nullptr)
-      .view({num_heads, num_rows, -1});
+  const at::Tensor y = grouped_linear(x.reshape({num_heads * num_rows, x.size(-1)}), weight, offsets, nullptr);
+  return y.view({num_heads, num_rows, y.size(-1)});
 }
 
 }  // namespace

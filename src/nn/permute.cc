@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <numeric>
+
 #include "nn/deferred.h"
 #include "nn/permute_kernels.h"
 
@@ -85,6 +87,20 @@ RoutePlan make_route_plan(const at::Tensor& ids_TK, int64_t num_experts, int64_t
   return plan;
 }
 
+RoutePlan make_local_plan(const at::Tensor& ids_TK, int64_t num_experts, int64_t num_ranks, int64_t rank) {
+  RoutePlan plan = make_route_plan(ids_TK, num_experts, num_ranks);
+  plan.send_rows = to_host(plan.send_counts.sum(1));
+  const int64_t first = std::accumulate(plan.send_rows.begin(), plan.send_rows.begin() + rank, int64_t{0});
+  const int64_t num_rows = plan.send_rows[rank];
+  plan.recv_rows = {num_rows};
+  plan.order = plan.order.narrow(0, first, num_rows);
+  plan.token = plan.token.narrow(0, first, num_rows);
+  if (first > 0) plan.inverse.sub_(first);
+  plan.offsets = at::constant_pad_nd(plan.send_counts[rank].cumsum(0), {1, 0});
+  plan.arrives_sorted = true;
+  return plan;
+}
+
 void complete_route_plan(RoutePlan& plan, const at::Tensor& recv_counts) {
   FARSKIP_CHECK(recv_counts.sizes() == plan.send_counts.sizes(), "received counts have another shape than sent ones");
   const int64_t num_ranks = recv_counts.size(0), num_local = recv_counts.size(1);
@@ -136,8 +152,9 @@ at::Tensor unpermute(const at::Tensor& rows, const at::Tensor& p, const RoutePla
 }
 
 at::Tensor to_expert_order(const at::Tensor& rows, const RoutePlan& plan) {
+  if (plan.arrives_sorted) return rows;
   FARSKIP_CHECK(rows.size(0) == plan.num_received(), "the plan expects another number of rows");
-  return plan.arrives_sorted ? rows : Reorder::apply(rows, plan.arrival, plan.arrival_inverse);
+  return Reorder::apply(rows, plan.arrival, plan.arrival_inverse);
 }
 
 at::Tensor to_arrival_order(const at::Tensor& rows, const RoutePlan& plan) {

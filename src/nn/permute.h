@@ -15,7 +15,7 @@ struct RoutePlan {
   int64_t num_tokens = 0;
   int64_t top_k = 0;
   at::Tensor order;        ///< [N] int64: row, sorted by expert (stably) -> flat choice t*K + k
-  at::Tensor inverse;      ///< [T, K] int64: choice -> row
+  at::Tensor inverse;      ///< [T, K] int64: choice -> row; of a local plan outside [0, N) for other ranks' experts
   at::Tensor token;        ///< [N] int64: row -> token, order / K
   at::Tensor send_counts;  ///< [R, E/R] int64: rows for each expert, by the rank that holds it
 
@@ -24,14 +24,18 @@ struct RoutePlan {
   at::Tensor arrival;              ///< [M] int64: expert-major row -> row as it arrived (by source, then expert)
   at::Tensor arrival_inverse;      ///< [M] int64: row as it arrived -> expert-major row
   at::Tensor offsets;              ///< [E/R + 1] int64: first expert-major row of each local expert, and M
-  bool arrives_sorted = false;     ///< one source only: arrival is the identity
+  bool arrives_sorted = false;     ///< one source only: arrival is the identity (of a local plan undefined)
 
-  int64_t num_sent() const { return num_tokens * top_k; }
+  int64_t num_sent() const { return order.size(0); }
   int64_t num_received() const { return arrival.size(0); }
 };
 
 /// ids [T, K] int64, distinct in each row. Throws Error where experts cannot be divided by ranks.
 RoutePlan make_route_plan(const at::Tensor& ids, int64_t num_experts, int64_t num_ranks);
+
+/// The whole plan of rank `rank` where all ranks have all tokens and each works for its own experts (no row travels):
+/// N are the rows of its experts alone, so that unpermute() gives this rank's part of every sum.
+RoutePlan make_local_plan(const at::Tensor& ids, int64_t num_experts, int64_t num_ranks, int64_t rank);
 
 /// Adds the second half. `recv_counts` [R, E/R] int64: row r holds what source r sends to each local expert, that is,
 /// this rank's row of source r's send_counts. Waits for the device. With one rank recv_counts is send_counts.

@@ -10,11 +10,15 @@
 namespace farskip::nn {
 at::Tensor gather_sum(const at::Tensor& rows_ND, const at::Tensor& index_TK, const at::Tensor& weight_TK) {
   const int64_t num_tokens = index_TK.size(0), top_k = index_TK.size(1), dim = rows_ND.size(1);
+  const int64_t num_rows = rows_ND.size(0);
+  if (num_rows == 0) return at::zeros({num_tokens, dim}, rows_ND.options());
   if (!rows_ND.device().is_cpu()) {
-    at::Tensor gathered =
-        rows_ND.index_select(0, index_TK.flatten()).view({num_tokens, top_k, dim}).to(wide_type(rows_ND));
+    at::Tensor gathered = rows_ND.index_select(0, index_TK.flatten().clamp(0, num_rows - 1))
+                              .view({num_tokens, top_k, dim})
+                              .to(wide_type(rows_ND));
     if (weight_TK.defined()) gathered = gathered * weight_TK.unsqueeze(-1);
-    return gathered.sum(1).to(rows_ND.scalar_type());
+    const at::Tensor there = index_TK.ge(0).logical_and(index_TK.lt(num_rows)).unsqueeze(-1);
+    return at::where(there, gathered, at::zeros({}, gathered.options())).sum(1).to(rows_ND.scalar_type());
   }
   const at::Tensor rows_c = rows_ND.contiguous(), weight_c = weight_TK.defined() ? weight_TK.contiguous() : weight_TK;
   const at::Tensor y_TD = at::empty({num_tokens, dim}, rows_ND.options());
@@ -29,7 +33,9 @@ at::Tensor gather_sum(const at::Tensor& rows_ND, const at::Tensor& index_TK, con
       for (int64_t t = begin; t < end; ++t) {
         std::fill(sum.begin(), sum.end(), wide_t(0));
         for (int64_t k = 0; k < top_k; ++k) {
-          const scalar_t* row = rows + index[t * top_k + k] * dim;
+          const int64_t n = index[t * top_k + k];
+          if (n < 0 || n >= num_rows) continue;
+          const scalar_t* row = rows + n * dim;
           const wide_t w = weight != nullptr ? weight[t * top_k + k] : wide_t(1);
           for (int64_t i = 0; i < dim; ++i) sum[i] += w * static_cast<wide_t>(row[i]);
         }

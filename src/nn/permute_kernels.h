@@ -6,7 +6,8 @@
 
 namespace farskip::nn {
 
-/// y[t] = sum over k, in order, of weight[t,k] * rows[index[t,k]]. rows [N, D], index and weight [T, K] -> [T, D].
+/// y[t] = sum over k, in order, of weight[t,k] * rows[index[t,k]]; an index outside [0, N) adds nothing. rows [N, D],
+/// index and weight [T, K] -> [T, D].
 at::Tensor gather_sum(const at::Tensor& rows, const at::Tensor& index, const at::Tensor& weight);
 
 /// y[n] = weight[n] * x[index[n]]. x [T, D], index and weight [N] -> [N, D].

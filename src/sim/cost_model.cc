@@ -62,7 +62,8 @@ Work forward_work(const StageGraph& graph, const ModelConfig& m, const Machine& 
   const double K = static_cast<double>(m.top_k), E = static_cast<double>(m.num_experts);
   const double weights = weights_of(m, node.stage, moe, ranks);
   // Rows that this rank's experts work on, tokens that they are taken from and added to, rows of all ranks.
-  const double rows = T * K * load.skew / (exchange == Exchange::all_reduce ? ranks : 1);
+  const double divisor = graph.options().layout.expert_divisor(graph.options().phase);
+  const double rows = T * K * (divisor > 1 ? load.skew : 1) / (exchange == Exchange::all_reduce ? divisor : 1);
   const double tokens = T * (exchange == Exchange::gather ? ranks : 1);
   const double all_rows = T * K * (exchange == Exchange::all_reduce ? 1 : ranks);
   // A backward node passes the gradients of its forward node's sums on; the weight of a norm has nothing to do with
@@ -107,8 +108,8 @@ Work forward_work(const StageGraph& graph, const ModelConfig& m, const Machine& 
       work.bytes = (rows + tokens) * H * b / 0.15;
       break;  // gathers reach little of the bandwidth
     case Stage::experts: {
-      const double per_expert = rows / (E / ranks);
-      work.flops = 6 * H * static_cast<double>(m.moe_intermediate_size) * rows;
+      const double per_expert = rows / (E / divisor);
+      work.flops = 6 * H * static_cast<double>(m.moe_intermediate_size) * rows * divisor / ranks;
       work.rate = machine.grouped_flops * per_expert / (per_expert + (machine.host_computes ? 8 : 512));
       // With few rows (decode) some experts get none, and their weights are not read.
       work.bytes = weights * b * (1 - std::pow(1 - 1 / E, all_rows)) + 4 * rows * H * b;

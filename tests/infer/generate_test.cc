@@ -67,7 +67,7 @@ TEST_P(Generate, LogitsAreThoseOfTheWholeSequenceHoweverItIsCut) {
       decoder.remove(sequence);
     }
     const int64_t sequence = decoder.add();
-    const at::Tensor every = decoder.step({{sequence, ids}}, true);
+    const at::Tensor every = decoder.step({{sequence, ids}}, {.every_token = true});
     EXPECT_LT((every - expected).abs().max().item<double>(), 2e-5 * expected.abs().max().item<double>());
   });
 }

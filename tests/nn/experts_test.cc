@@ -128,6 +128,28 @@ TEST(Experts, MatchDenseMixtureWithAnEmptyExpert) {
   }
 }
 
+// Every rank has all tokens and works for its own experts: the parts add up to the whole, one of them empty.
+TEST(Unpermute, PartsOfLocalPlansAddUp) {
+  const at::Tensor ids = at::tensor(std::vector<int64_t>{0, 3, 1, 0, 3, 2, 0, 1}, at::kLong).view({4, 2});
+  const at::Tensor x = at::randn({4, 6}), p = at::rand({4, 2});
+  const RoutePlan whole = make_local_plan(ids, 8, 1, 0);
+  const at::Tensor expected = unpermute(permute(x, whole), p, whole);
+  at::Tensor sum = at::zeros_like(expected);
+  int64_t num_rows = 0;
+  for (int64_t rank = 0; rank < 4; ++rank) {
+    const RoutePlan plan = make_local_plan(ids, 8, 4, rank);
+    EXPECT_EQ(plan.offsets.size(0), 3);
+    EXPECT_EQ(plan.offsets[2].item<int64_t>(), plan.num_sent());
+    const at::Tensor rows = permute(x, plan);
+    EXPECT_EQ(rows.size(0), plan.num_sent());
+    num_rows += plan.num_sent();
+    sum += unpermute(rows, p, plan);
+  }
+  EXPECT_EQ(num_rows, 8);
+  EXPECT_EQ(make_local_plan(ids, 8, 4, 3).num_sent(), 0);
+  EXPECT_TRUE(at::allclose(sum, expected, 1e-6, 1e-6));
+}
+
 TEST(Experts, NoRowsAtAll) {
   RoutePlan plan = make_route_plan(at::zeros({0, 2}, at::kLong), num_experts, 2);
   complete_route_plan(plan, at::zeros({2, 3}, at::kLong));
