@@ -43,6 +43,12 @@ int64_t positions_of(const ModelConfig& config, const DecoderOptions& options) {
 
 }  // namespace
 
+StepBucket StepBucket::of(int64_t tokens, int64_t longest_chunk) {
+  StepBucket bucket{longest_chunk > 1 ? Phase::prefill : Phase::decode, 1};
+  while (bucket.tokens < tokens) bucket.tokens *= 2;
+  return bucket;
+}
+
 /// Tokens of one microbatch: of each sequence a run.
 struct Decoder::Part {
   struct Run {
@@ -63,23 +69,46 @@ Decoder::Decoder(const InferenceModel& model, const Communicators& communicators
       max_positions_(positions_of(model.config(), options)),
       num_pages_(pages_of(std::max(options.cache_positions, max_positions_))),
       record_spans_(options.record_spans),
+      form_(options.form),
       math_(model.local_config(), model.weights(), max_positions_, math_options(model)),
-      graph_(build_graph(model.config(), model.connectivity(),
-                         {phase, layout_of(model), options.num_microbatches, Scope::forward})),
-      logits_(options.num_microbatches),
       cache_(model.local_config().attention, model.config().num_layers(), num_pages_, model.dtype()) {
-  set_schedule(reference_schedule(graph_));
+  if (!form_) only_ = prepare({options.num_microbatches, reference_schedule});
   for (int64_t page = num_pages_; page > 0; --page) free_pages_.push_back(static_cast<int32_t>(page - 1));
 }
 
-void Decoder::set_schedule(const Schedule& schedule) {
+std::unique_ptr<Decoder::Prepared> Decoder::prepare(const StepForm& form) {
+  const GraphOptions options{phase, layout_of(model_), form.num_microbatches, Scope::forward};
+  auto prepared = std::make_unique<Prepared>(build_graph(model_.config(), model_.connectivity(), options), nullptr);
+  set_executor(*prepared, form.schedule(prepared->graph));
+  return prepared;
+}
+
+void Decoder::set_executor(Prepared& prepared, const Schedule& schedule) {
   ExecutorOptions options;
   options.record_spans = record_spans_;
-  options.observe = [this](const Value& value, const at::Tensor& tensor) {
-    const Node& producer = graph_.node(value.producer);
+  options.observe = [this, &graph = prepared.graph](const Value& value, const at::Tensor& tensor) {
+    const Node& producer = graph.node(value.producer);
     if (producer.stage == Stage::head) logits_[producer.microbatch] = tensor;
   };
-  executor_ = std::make_unique<Executor>(graph_, schedule, math_, communicators_, options);
+  prepared.executor = std::make_unique<Executor>(prepared.graph, schedule, math_, communicators_, options);
+}
+
+void Decoder::set_schedule(const Schedule& schedule) {
+  FARSKIP_CHECK(only_ != nullptr, "a decoder has either a form for each bucket or one schedule");
+  set_executor(*only_, schedule);
+}
+
+Decoder::Prepared& Decoder::prepared_for(const std::vector<PagedInput>& inputs, const DecoderStep& options) {
+  if (only_) return *only_;
+  int64_t num_tokens = 0, longest = 0;
+  for (const PagedInput& input : inputs) {
+    num_tokens += std::ssize(input.tokens);
+    longest = std::max<int64_t>(longest, std::ssize(input.tokens));
+  }
+  const StepBucket bucket = options.bucket.value_or(StepBucket::of(num_tokens, longest));
+  std::unique_ptr<Prepared>& prepared = prepared_[bucket];
+  if (!prepared) prepared = prepare(form_(bucket));
+  return *prepared;
 }
 
 Decoder::~Decoder() = default;
@@ -122,10 +151,9 @@ void Decoder::reserve(Sequence& sequence, int64_t length) {
 
 /// The tokens in equal parts, in order: the one that a boundary cuts goes on in the next part, which finds its
 /// positions in the cache.
-std::vector<Decoder::Part> Decoder::divide(const std::vector<PagedInput>& inputs) const {
+std::vector<Decoder::Part> Decoder::divide(const std::vector<PagedInput>& inputs, int64_t num_parts) {
   int64_t total = 0;
   for (const PagedInput& input : inputs) total += std::ssize(input.tokens);
-  const auto num_parts = static_cast<int64_t>(logits_.size());
   std::vector<Part> parts(num_parts);
   int64_t done = 0;
   for (const PagedInput& input : inputs) {
@@ -143,9 +171,8 @@ std::vector<Decoder::Part> Decoder::divide(const std::vector<PagedInput>& inputs
   return parts;
 }
 
-/// Per microbatch; empty where nobody needs to know.
-std::vector<std::vector<int64_t>> Decoder::tokens_of_ranks(int64_t own, const DecoderStep& options) const {
-  const auto num_parts = static_cast<int64_t>(logits_.size());
+std::vector<std::vector<int64_t>> Decoder::tokens_of_ranks(int64_t own, const DecoderStep& options,
+                                                           int64_t num_parts) const {
   std::vector<std::vector<int64_t>> result(num_parts);
   if (math_.options().exchange != Exchange::gather) return result;
   std::vector<int64_t> totals = options.rank_tokens;
@@ -167,10 +194,7 @@ at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs, const DecoderS
     Sequence& sequence = sequences_.at(input.sequence);
     const int64_t num = std::ssize(input.tokens);
     reserve(sequence, sequence.length + num);
-    paged.push_back({&sequence.pages, sequence.length, input.tokens,
-                     !options.logits       ? 0
-                     : options.every_token ? num
-                                           : 1});
+    paged.push_back({&sequence.pages, sequence.length, input.tokens, options.every_token ? num : int64_t{1}});
   }
   const at::Tensor logits = run(paged, options);
   for (const DecoderInput& input : inputs) sequences_.at(input.sequence).length += std::ssize(input.tokens);
@@ -179,23 +203,26 @@ at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs, const DecoderS
 
 at::Tensor Decoder::run(const std::vector<PagedInput>& inputs, const DecoderStep& options) {
   const at::NoGradGuard no_grad;
-  const std::vector<Part> parts = divide(inputs);
+  const Prepared& prepared = prepared_for(inputs, options);
+  const int64_t num_parts = prepared.graph.options().num_microbatches;
+  const std::vector<Part> parts = divide(inputs, num_parts);
   int64_t num_tokens = 0;
   for (const Part& part : parts) num_tokens += part.num_tokens();
-  const auto rank_tokens = tokens_of_ranks(num_tokens, options);
+  const auto rank_tokens = tokens_of_ranks(num_tokens, options, num_parts);
   const auto row = [](const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); };
   std::vector<nn::CacheStep> caches(parts.size(), {&cache_, {}});
   std::vector<Batch> batches(parts.size());
   int64_t first_token = 0;
   for (size_t i = 0; i < parts.size(); ++i) {
     std::vector<int64_t> tokens, positions, rows;
-    for (const auto& [input, first, num] : parts[i].runs) {
-      caches[i].chunks.push_back({input->pages, std::ssize(tokens), num, input->position + first});
-      const int64_t first_row = std::ssize(input->tokens) - input->num_logits;
-      for (int64_t t = first; t < first + num; ++t) {
-        if (t >= first_row) rows.push_back(std::ssize(tokens));
-        tokens.push_back(input->tokens[t]);
-        positions.push_back(input->position + t);
+    for (const Part::Run& run : parts[i].runs) {
+      const PagedInput& input = *run.input;
+      const int64_t first_logits = std::ssize(input.tokens) - (options.logits ? input.num_logits : 0);
+      caches[i].chunks.push_back({input.pages, std::ssize(tokens), run.num, input.position + run.first});
+      for (int64_t t = run.first; t < run.first + run.num; ++t) {
+        if (t >= first_logits) rows.push_back(std::ssize(tokens));
+        tokens.push_back(input.tokens[t]);
+        positions.push_back(input.position + t);
       }
     }
     batches[i].tokens = row(tokens).unsqueeze(0);
@@ -207,10 +234,11 @@ at::Tensor Decoder::run(const std::vector<PagedInput>& inputs, const DecoderStep
       batches[i].experts.assign(graph_.num_layers(), options.experts.narrow(0, first_token, std::ssize(tokens)));
     first_token += std::ssize(tokens);
   }
-  last_ = executor_->run(std::move(batches));
+  logits_.assign(num_parts, {});
+  last_ = prepared.executor->run(std::move(batches));
   for (at::Tensor& logits : logits_) logits = logits.view({-1, logits.size(-1)});
-  const at::Tensor all = logits_.size() == 1 ? logits_[0] : at::cat(logits_);
-  for (at::Tensor& logits : logits_) logits.reset();
+  const at::Tensor all = num_parts == 1 ? logits_[0] : at::cat(logits_);
+  logits_.clear();
   return all.to(at::kFloat);
 }
 

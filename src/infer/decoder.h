@@ -6,12 +6,14 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "exec/executor.h"
 #include "infer/inference_model.h"
+#include "infer/step_form.h"
 #include "nn/kv_cache.h"
 
 namespace farskip {
@@ -21,6 +23,8 @@ struct DecoderOptions {
   int64_t cache_positions = 0;  ///< of all sequences, rounded up to pages each; 0: max_positions
   int num_microbatches = 1;     ///< into which the tokens of a step are divided (two-batch overlap: 2)
   bool record_spans = false;    ///< for last()
+  /// Instead of num_microbatches and set_schedule(): a form for each bucket of steps.
+  ChooseForm form = {};
 };
 
 /// New tokens of a sequence.
@@ -46,6 +50,8 @@ struct DecoderStep {
   /// [tokens, K] int64: the experts that each token visits in every MoE layer; undefined: routers choose. For
   /// benchmarks.
   at::Tensor experts = {};
+  /// The same on all ranks; absent: that of this rank's tokens, which is enough where all ranks have the same.
+  std::optional<StepBucket> bucket = {};
 };
 
 class Decoder {
@@ -68,8 +74,8 @@ class Decoder {
   /// outside the vocabulary, for a sequence that grows past max_positions, and where the cache is full.
   at::Tensor step(const std::vector<DecoderInput>& inputs, const DecoderStep& options = {});
 
-  /// The same for sequences of the caller's, which uses all pages itself then: the wanted logits, [sum of num_logits,
-  /// V] fp32. Of the options those about logits are not looked at.
+  /// The same for sequences whose pages the caller keeps, all of them then: the wanted logits in the order of tokens,
+  /// [sum of num_logits, V] fp32. `options.every_token` is not looked at.
   at::Tensor run(const std::vector<PagedInput>& inputs, const DecoderStep& options = {});
   int64_t num_pages() const { return num_pages_; }
   int64_t vocab_size() const { return model_.config().vocab_size; }
@@ -79,9 +85,11 @@ class Decoder {
   at::Tensor read(int64_t sequence, std::span<const int32_t> tokens);
   static constexpr int64_t prompt_chunk = 2048;
 
-  /// The order of stages from the next step on; a schedule of graph(). At first the reference.
+  /// The order of stages from the next step on; a schedule of graph(). At first the reference. REQUIRES: no form was
+  /// given.
   void set_schedule(const Schedule& schedule);
-  const StageGraph& graph() const { return graph_; }
+  const StageGraph& graph() const { return only_->graph; }
+  int64_t num_prepared() const { return static_cast<int64_t>(prepared_.size()); }  ///< buckets met so far
   const StageMath& math() const { return math_; }
   /// Timeline and collectives of the last step.
   const StepResult& last() const { return last_; }
@@ -92,18 +100,27 @@ class Decoder {
     int64_t length = 0;
   };
   struct Part;
+  struct Prepared {
+    StageGraph graph;
+    std::unique_ptr<Executor> executor;
+  };
   void reserve(Sequence& sequence, int64_t length);
-  std::vector<Part> divide(const std::vector<PagedInput>& inputs) const;
-  std::vector<std::vector<int64_t>> tokens_of_ranks(int64_t own, const DecoderStep& options) const;
+  Prepared& prepared_for(const std::vector<PagedInput>& inputs, const DecoderStep& options);
+  std::unique_ptr<Prepared> prepare(const StepForm& form);
+  void set_executor(Prepared& prepared, const Schedule& schedule);
+  static std::vector<Part> divide(const std::vector<PagedInput>& inputs, int64_t num_parts);
+  /// Per part; empty where nobody needs to know.
+  std::vector<std::vector<int64_t>> tokens_of_ranks(int64_t own, const DecoderStep& options, int64_t num_parts) const;
 
   const InferenceModel& model_;
   const Communicators& communicators_;
   int64_t max_positions_, num_pages_;
   bool record_spans_;
+  ChooseForm form_;
   StageMath math_;
-  StageGraph graph_;
   std::vector<at::Tensor> logits_;  ///< per microbatch
-  std::unique_ptr<Executor> executor_;
+  std::unique_ptr<Prepared> only_;  ///< without form_
+  std::map<StepBucket, std::unique_ptr<Prepared>> prepared_;
   StepResult last_;
   nn::KvCache cache_;
   std::vector<int32_t> free_pages_;

@@ -17,17 +17,23 @@ constexpr int64_t page_positions = nn::KvPages::page_positions;
 constexpr int64_t default_cache_positions = 16384;
 
 DecoderOptions decoder_options(const ModelConfig& config, const EngineOptions& options) {
+  DecoderOptions result;
+  result.form = options.form;
   const int64_t of_model = options.max_model_len > 0 ? options.max_model_len : config.max_position_embeddings;
-  if (options.cache_positions == 0) return {of_model, std::max(of_model, default_cache_positions)};
+  result.max_positions = of_model;
+  result.cache_positions = std::max(of_model, default_cache_positions);
+  if (options.cache_positions == 0) return result;
   if (options.cache_positions < page_positions) {
     fail("a cache of {} positions; it must have {} or more", options.cache_positions, page_positions);
   }
-  const int64_t of_cache = options.cache_positions / page_positions * page_positions;
-  return {std::min(of_model, of_cache), of_cache};
+  result.cache_positions = options.cache_positions / page_positions * page_positions;
+  result.max_positions = std::min(of_model, result.cache_positions);
+  return result;
 }
 
-SchedulerOptions scheduler_options(const Decoder& decoder, const EngineOptions& options) {
+SchedulerOptions scheduler_options(const Decoder& decoder, int64_t num_caches, const EngineOptions& options) {
   SchedulerOptions result;
+  result.num_caches = num_caches;
   result.num_pages = decoder.num_pages();
   result.page_positions = page_positions;
   result.max_model_len = decoder.max_positions();
@@ -66,12 +72,12 @@ class Engine::Impl {
       : world_(world),
         options_(options),
         async_(options.async_scheduling.value_or(world.size() > 1)),
-        communicators_(Communicators::make(world, {})),
+        communicators_(Communicators::make(world, model.layout())),
         tokens_(world.all("tokens")),
         decoder_(model, communicators_, decoder_options(model.config(), options)),
-        runner_(decoder_, *tokens_, true),
+        runner_(decoder_, *tokens_, model.layout()),
         channel_(world.all("plan")),
-        scheduler_(scheduler_options(decoder_, options)),
+        scheduler_(scheduler_options(decoder_, ModelRunner::num_caches(model.layout()), options)),
         queue_(options.max_num_seqs + options.max_num_waiting) {
     if (options.max_num_waiting < 0) fail("max_num_waiting is {}; it must be 0 or more", options.max_num_waiting);
     stats_.cache_positions = scheduler_.pages_in_all() * page_positions;

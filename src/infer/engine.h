@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "infer/sampling_options.h"
+#include "infer/step_form.h"
 
 namespace farskip {
 
@@ -82,6 +83,7 @@ struct EngineOptions {
   /// A step is planned while the one before runs; a sequence that ends by a stop token then computes a position in
   /// vain. Absent: where there are several ranks.
   std::optional<bool> async_scheduling = {};
+  ChooseForm form = {};      ///< microbatches and schedule of steps; absent: one, and the reference
   double heartbeat_s = 0.5;  ///< how often idle ranks hear of each other; below the transport's timeout
 };
 
@@ -90,8 +92,9 @@ class World;
 
 class Engine final : public GenerationService {
  public:
-  /// Made by all ranks with the same options. `model` and `world` must outlive it. Throws Error for options that
-  /// contradict each other.
+  /// Made by all ranks of the model's layout with the same options. `model` and `world` must outlive it. Throws Error
+  /// for options that contradict each other. With expert parallelism each rank holds sequences of its own, and the
+  /// figures of EngineOptions are of each rank.
   Engine(const InferenceModel& model, World& world, const EngineOptions& options = {});
   /// Requests that have not ended end with "abort".
   ~Engine() override;

@@ -59,8 +59,16 @@ std::vector<TokenLogprobs> token_logprobs(const at::Tensor& logits_nV, std::span
   return result;
 }
 
-ModelRunner::ModelRunner(Decoder& decoder, Transport& tokens, bool replicated)
-    : decoder_(decoder), tokens_(tokens), replicated_(replicated) {}
+ModelRunner::ModelRunner(Decoder& decoder, Transport& tokens, const Layout& layout)
+    : decoder_(decoder), tokens_(tokens), ep_(layout.ep), replicated_(num_caches(layout) == 1) {}
+
+int64_t ModelRunner::num_caches(const Layout& layout) {
+  if (layout.tp == 1) return layout.world();
+  if (layout.world() > layout.tp) {
+    fail("layout {}: an engine runs either tp ranks or ep * dp ranks", layout.to_string());
+  }
+  return 1;
+}
 
 void ModelRunner::follow(const StepMessage& message) {
   for (const uint64_t id : message.plan.removed) sequences_.erase(id);
@@ -79,16 +87,32 @@ void ModelRunner::follow(const StepMessage& message) {
   }
 }
 
+// What every rank must know of the others' tokens follows from the plan.
+DecoderStep ModelRunner::step_of(const StepPlan& plan) const {
+  std::vector<int64_t> num_tokens(tokens_.size());
+  int64_t longest = 0;
+  for (const ScheduledChunk& chunk : plan.chunks) {
+    num_tokens[chunk.cache] += chunk.num_tokens;
+    longest = std::max(longest, chunk.num_tokens);
+  }
+  DecoderStep step;
+  step.logits = !replicated_ || tokens_.rank() == 0;
+  step.bucket = StepBucket::of(*std::max_element(num_tokens.begin(), num_tokens.end()), longest);
+  const auto group = num_tokens.begin() + tokens_.rank() / ep_ * ep_;
+  if (!replicated_) step.rank_tokens.assign(group, group + ep_);
+  return step;
+}
+
 at::Tensor ModelRunner::logits_of(const StepPlan& plan) {
   std::vector<PagedInput> inputs;
   for (const ScheduledChunk& chunk : plan.chunks) {
-    if (!replicated_ && !owns(chunk)) continue;
+    if (!runs(chunk)) continue;
     const Sequence& sequence = sequences_.at(chunk.id);
     const std::span<const int32_t> tokens = sequence.state.tokens;
     inputs.push_back(
         {&sequence.pages, chunk.position, tokens.subspan(chunk.position, chunk.num_tokens), chunk.num_logits()});
   }
-  return decoder_.run(inputs);
+  return decoder_.run(inputs, step_of(plan));
 }
 
 ChunkResult ModelRunner::draw(const ScheduledChunk& chunk, const at::Tensor& logits_nV) {
@@ -170,9 +194,9 @@ std::vector<ChunkResult> ModelRunner::run(const StepMessage& message) {
   const at::Tensor logits = logits_of(message.plan);
   int64_t row = 0;
   for (size_t i = 0; i < chunks.size(); ++i) {
-    if (!replicated_ && !owns(chunks[i])) continue;
+    if (!owns(chunks[i])) continue;
     const int64_t num_rows = chunks[i].num_logits();
-    if (owns(chunks[i]) && num_rows > 0) results[i] = draw(chunks[i], logits.narrow(0, row, num_rows));
+    if (num_rows > 0) results[i] = draw(chunks[i], logits.narrow(0, row, num_rows));
     row += num_rows;
   }
   exchange(message.plan, results);

@@ -21,9 +21,11 @@ struct ChunkResult {
 
 class ModelRunner {
  public:
-  /// `tokens` joins all ranks. `replicated`: all ranks run all sequences (rank 0 draws), else each its own. Both must
-  /// outlive it.
-  ModelRunner(Decoder& decoder, Transport& tokens, bool replicated);
+  /// `tokens` joins all ranks of the layout. Both must outlive it.
+  ModelRunner(Decoder& decoder, Transport& tokens, const Layout& layout);
+
+  /// Ranks that hold sequences of their own; 1: all ranks run all sequences, and rank 0 draws.
+  static int64_t num_caches(const Layout& layout);
 
   /// What a plan says of sequences, where it runs nothing.
   void follow(const StepMessage& message);
@@ -37,13 +39,16 @@ class ModelRunner {
     std::optional<Sampler> sampler;  ///< of own sequences
   };
   bool owns(const ScheduledChunk& chunk) const { return chunk.cache == tokens_.rank(); }
+  bool runs(const ScheduledChunk& chunk) const { return replicated_ || owns(chunk); }
   at::Tensor logits_of(const StepPlan& plan);
+  DecoderStep step_of(const StepPlan& plan) const;
   ChunkResult draw(const ScheduledChunk& chunk, const at::Tensor& logits_nV);
   void exchange(const StepPlan& plan, std::vector<ChunkResult>& results);
   int64_t num_top_logprobs(const Sequence& sequence) const;
 
   Decoder& decoder_;
   Transport& tokens_;
+  int ep_;
   bool replicated_;
   std::map<uint64_t, Sequence> sequences_;
 };

@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <fmt/format.h>
+
+#include <atomic>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -26,7 +29,9 @@ inline std::string write_tiny_config() {
                  {"qk_rope_head_dim", 8},
                  {"v_head_dim", 16},
                  {"vocab_size", 64}});
-  const std::string path = ::testing::TempDir() + "/farskip_tiny_config_" + std::to_string(getpid()) + ".json";
+  static std::atomic<int> count = 0;  // ranks are threads
+  const std::string path =
+      fmt::format("{}/farskip_tiny_config_{}_{}.json", ::testing::TempDir(), getpid(), count++);
   std::ofstream(path) << config.dump();
   return path;
 }
