@@ -54,6 +54,9 @@ CompareResult compare(const CompareOptions& options, const TrainData& data, Rank
     const auto num_samples = std::min(data.valid->size(), options.config.eval_iters * options.config.global_batch_size);
     const int64_t num_ids = load_model_config(options.config.model).vocab_size;
     result.trigram_loss = trigram_loss(*train_text, *valid_text, num_ids, num_samples);
+    result.trigram_tokens = train_text->num_tokens();
+    result.trained_tokens =
+        options.config.batch_ramp().at(options.config.train_iters).consumed_samples * options.config.seq_length;
     if (!data.vocabulary.empty()) {
       const auto tokenizer = load_tokenizer(vocabulary_folder(data.vocabulary));
       result.bytes_per_token = bytes_per_token(*valid_text, *tokenizer, num_samples);
@@ -102,6 +105,10 @@ Table CompareResult::table() const {
       "bits "
       "in every weight.",
       runs.front().bench.link);
+  if (trigram_loss > 0) {
+    table.note += fmt::format(" The trigram counts all {} tokens of the training part, a run was trained on {}.",
+                              trigram_tokens, trained_tokens);
+  }
   return table;
 }
 

@@ -23,6 +23,8 @@ struct CompareResult {
   std::vector<Run> runs;
   /// Of a trigram model of tokens on the same validation tokens, nats per token; 0: no validation.
   double trigram_loss = 0;
+  /// Tokens that the trigram model counts, and that each run was trained on (some twice where these are more).
+  int64_t trigram_tokens = 0, trained_tokens = 0;
   /// Of the text of these tokens, by which losses of other vocabularies compare (nats per byte); 0: tokens are bytes.
   double bytes_per_token = 0;
   std::string trigram_name() const;  ///< "byte trigram" or "token trigram"
