@@ -47,14 +47,14 @@ struct TtftOptions {
 struct PhaseFigures {
   std::string schedule;
   uint64_t schedule_hash = 0;
-  Estimate time;           ///< to the first token; per output token
-  Estimate compute;        ///< the same order, link time zero; absent (0) where no link is emulated
-  double comm = 0;         ///< link time of all collectives
+  Estimate time;                              ///< to the first token; per output token
+  Estimate compute;                           ///< the same order, link time zero; absent (0) where no link is emulated
+  double comm = 0;                            ///< link time of all collectives
   std::vector<std::string> unhideable_names;  ///< collectives that no order can hide
-  double unhideable = 0;   ///< of those that no order can hide
-  double share = 0;        ///< comm / time of the blocking mode
-  Estimate hidden;         ///< of the hideable communication of a step
-  OverlapSummary overlap;  ///< over all rounds
+  double unhideable = 0;                      ///< of those that no order can hide
+  double share = 0;                           ///< comm / time of the blocking mode
+  Estimate hidden;                            ///< of the hideable communication of a step
+  OverlapSummary overlap;                     ///< over all rounds
   OverlapSummary hideable;
   int num_steps = 0;  ///< that `overlap` sums up
   double bound = 0;   ///< the best order that simulation finds, never below computing or link alone

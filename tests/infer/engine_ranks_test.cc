@@ -16,8 +16,8 @@
 namespace farskip {
 namespace {
 
-using ::testing::AnyOf;
 using testing::alone;
+using ::testing::AnyOf;
 using testing::Caller;
 using testing::golden;
 using testing::golden_text;

@@ -30,8 +30,7 @@ inline std::string write_tiny_config() {
                  {"v_head_dim", 16},
                  {"vocab_size", 64}});
   static std::atomic<int> count = 0;  // ranks are threads
-  const std::string path =
-      fmt::format("{}/farskip_tiny_config_{}_{}.json", ::testing::TempDir(), getpid(), count++);
+  const std::string path = fmt::format("{}/farskip_tiny_config_{}_{}.json", ::testing::TempDir(), getpid(), count++);
   std::ofstream(path) << config.dump();
   return path;
 }
