@@ -45,10 +45,10 @@ class Caller {
       if (then) then(*this);
     };
   }
-  /// False: nothing for a minute, which no request of these tests takes.
+  /// False: it hangs.
   bool wait_for_end() {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, std::chrono::minutes(1), [&] { return !finish_reason.empty(); });
+    return changed_.wait_for(lock, std::chrono::minutes(10), [&] { return !finish_reason.empty(); });
   }
 
   std::vector<int32_t> tokens;
