@@ -18,6 +18,8 @@ find_path(SPDLOG_INCLUDE spdlog/spdlog.h REQUIRED ${farskip_headers_from})
 find_path(PCRE2_INCLUDE pcre2.h REQUIRED ${farskip_headers_from})
 find_path(SENTENCEPIECE_INCLUDE sentencepiece_processor.h REQUIRED ${farskip_headers_from})
 find_path(UTF8PROC_INCLUDE utf8proc.h REQUIRED ${farskip_headers_from})
+find_path(HTTPLIB_INCLUDE httplib.h REQUIRED ${farskip_headers_from})
+find_path(OPENSSL_HEADERS openssl/ssl.h REQUIRED ${farskip_headers_from})  # what httplib.h includes
 if(FARSKIP_TESTS)
   find_package(GTest REQUIRED ${farskip_from})
 endif()

@@ -1,6 +1,6 @@
 # What the libraries need, for this build and, installed beside farskipConfig.cmake, for programs that embed them:
 # Debian's libraries (from FARSKIP_DEPS alone where that is given, else the system's) and, where FARSKIP_TORCH, libtorch.
-# Makes the targets farskip_packages, farskip_vocabularies and farskip_torch. With farskip_required=REQUIRED whatever is
+# Makes the targets farskip_packages, farskip_vocabularies, farskip_http and farskip_torch. With farskip_required=REQUIRED whatever is
 # absent ends cmake; without, farskip_missing names it.
 if(FARSKIP_DEPS)
   set(farskip_from PATHS ${FARSKIP_DEPS}/usr NO_DEFAULT_PATH)
@@ -14,8 +14,9 @@ find_path(FMT_INCLUDE fmt/format.h ${farskip_required} ${farskip_headers_from})
 find_library(PCRE2_LIBRARY pcre2-8 ${farskip_required} ${farskip_libraries_from})
 find_library(SENTENCEPIECE_LIBRARY sentencepiece ${farskip_required} ${farskip_libraries_from})
 find_library(UTF8PROC_LIBRARY utf8proc ${farskip_required} ${farskip_libraries_from})
+find_library(HTTPLIB_LIBRARY cpp-httplib ${farskip_required} ${farskip_libraries_from})
 set(farskip_needed Threads_FOUND nlohmann_json_FOUND yaml-cpp_FOUND FMT_INCLUDE
-                   PCRE2_LIBRARY SENTENCEPIECE_LIBRARY UTF8PROC_LIBRARY)
+                   PCRE2_LIBRARY SENTENCEPIECE_LIBRARY UTF8PROC_LIBRARY HTTPLIB_LIBRARY)
 if(FARSKIP_TORCH)
   set(farskip_log_level "${CMAKE_MESSAGE_LOG_LEVEL}")
   set(CMAKE_MESSAGE_LOG_LEVEL ERROR)  # the CPU wheel's config warns about kineto, which is not used
@@ -37,6 +38,8 @@ if(NOT farskip_missing AND NOT TARGET farskip_packages)
   target_link_libraries(farskip_packages INTERFACE yaml-cpp nlohmann_json::nlohmann_json)
   add_library(farskip_vocabularies INTERFACE IMPORTED)
   target_link_libraries(farskip_vocabularies INTERFACE ${PCRE2_LIBRARY} ${SENTENCEPIECE_LIBRARY} ${UTF8PROC_LIBRARY})
+  add_library(farskip_http INTERFACE IMPORTED)
+  target_link_libraries(farskip_http INTERFACE ${HTTPLIB_LIBRARY})
 endif()
 if(FARSKIP_TORCH AND NOT farskip_missing AND NOT TARGET farskip_torch)
   add_library(farskip_torch INTERFACE IMPORTED)

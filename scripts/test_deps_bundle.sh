@@ -34,13 +34,13 @@ if [ -s /usr/include/yaml-cpp/yaml.h ]; then echo "the system's packages are vis
 
 resolves_in_bundle() {  # FOLDER: what CMake found, what the compiler is given, what the loader loads
   local found loaded
-  found=$(grep -E '^(CLI11|nlohmann_json|yaml-cpp|GTest)_DIR|^(FMT|SPDLOG|GLOO|PCRE2|SENTENCEPIECE|UTF8PROC)_(INCLUDE|LIBRARY)' "$1/CMakeCache.txt")
+  found=$(grep -E '^(CLI11|nlohmann_json|yaml-cpp|GTest)_DIR|^(FMT|SPDLOG|GLOO|PCRE2|SENTENCEPIECE|UTF8PROC|HTTPLIB)_(INCLUDE|LIBRARY)' "$1/CMakeCache.txt")
   echo "$found"
   if grep -v "=$FARSKIP_DEPS/usr/" <<<"$found"; then echo "$1: found outside the bundle (above)" >&2; exit 1; fi
   grep -q "$FARSKIP_DEPS/usr/include" "$1/compile_commands.json"
   loaded=$(ldd "$1/farskip")
   echo "$loaded"
-  if grep -E 'yaml-cpp|gloo|libfmt|spdlog|pcre2|sentencepiece|utf8proc' <<<"$loaded" | grep -vF "=> $FARSKIP_DEPS/usr/lib"; then
+  if grep -E 'yaml-cpp|gloo|libfmt|spdlog|pcre2|sentencepiece|utf8proc|cpp-httplib' <<<"$loaded" | grep -vF "=> $FARSKIP_DEPS/usr/lib"; then
     echo "$1/farskip loads the system's copy (above)" >&2
     exit 1
   fi

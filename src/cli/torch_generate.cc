@@ -2,49 +2,24 @@
 
 #include <cstdio>
 #include <memory>
-#include <optional>
-#include <set>
 
 #include "base/error.h"
 #include "base/process_memory.h"
-#include "base/progress.h"
 #include "cli/command.h"
 #include "cli/torch_chat.h"
+#include "cli/torch_model_options.h"
 #include "infer/stop_text.h"
 
 namespace farskip::cli {
 namespace {
 
 struct Arguments {
-  std::string model, tokenizer, dtype, quantization = "none", connectivity;
+  ModelArguments model;
   std::vector<std::string> prompts, stops;
-  bool chat = false, ignore_eos = false, no_cache = false, batch_invariant = false;
+  bool chat = false, ignore_eos = false, no_cache = false;
   std::string system;
   GenerateOptions options;
 };
-
-InferenceModel load(const Arguments& arguments) {
-  InferenceModelOptions options;
-  if (arguments.dtype == "fp32") options.dtype = at::kFloat;
-  if (arguments.dtype == "bf16") options.dtype = at::kBFloat16;
-  options.quantization = nn::parse_quantization(arguments.quantization);
-  options.batch_invariant = arguments.batch_invariant;
-  if (!arguments.connectivity.empty()) options.connectivity = arguments.connectivity;
-  std::optional<Progress> progress;
-  options.on_progress = [&](uint64_t done, uint64_t total) {
-    if (!progress) progress.emplace(ProgressOptions{.what = "load", .total = static_cast<int64_t>(total)});
-    progress->update(static_cast<int64_t>(done));
-  };
-  const double begin = monotonic_seconds();
-  InferenceModel model(arguments.model, options);
-  progress.reset();
-  std::fprintf(stderr, "%s\n",
-               fmt::format("{}: {} of weights, loaded in {}", model.folder(), format_bytes(model.weight_bytes()),
-                           format_duration(monotonic_seconds() - begin))
-                   .c_str());
-  if (!model.unused().empty()) std::fprintf(stderr, "%s\n", model.unused().c_str());
-  return model;
-}
 
 void print(const std::string& text) {
   std::printf("%s", text.c_str());
@@ -81,16 +56,11 @@ void continue_prompts(const InferenceModel& model, const ModelText& text, const 
 void run(const Arguments& arguments) {
   keep_freed_memory();
   if (arguments.chat != arguments.prompts.empty()) fail("give --prompt TEXT (as often as you like) or --chat");
-  const InferenceModel model = load(arguments);
-  const ModelText text(model.folder(), arguments.tokenizer, model.config());
+  const InferenceModel model = load_model(arguments.model);
+  const ModelText text(model.folder(), arguments.model.tokenizer, model.config());
   GenerateOptions options = arguments.options;
   options.use_cache = !arguments.no_cache;
-  if (!arguments.ignore_eos) {
-    const auto own = end_tokens(model), vocabulary = text.end_tokens();
-    std::set<int32_t> all(own.begin(), own.end());
-    all.insert(vocabulary.begin(), vocabulary.end());
-    options.stop_tokens.assign(all.begin(), all.end());
-  }
+  if (!arguments.ignore_eos) options.stop_tokens = all_end_tokens(model, text);
   if (arguments.chat) {
     chat(model, text, {arguments.system, arguments.stops, options});
   } else {
@@ -105,14 +75,12 @@ void add_generate(CLI::App& app) {
   GenerateOptions& options = arguments->options;
   SamplingOptions& sampling = options.sampling;
   CLI::App* command = app.add_subcommand("generate", "Continue prompts with a model, or talk with it");
-  command->add_option("model", arguments->model, "Hugging Face folder, or a run's checkpoints")->required();
+  add_model_options(*command, arguments->model);
   command->add_option("--prompt", arguments->prompts, "Text to continue; several times: all together")
       ->expected(1)
       ->take_all();
   command->add_flag("--chat", arguments->chat, "Talk with the model, by its chat template; lines from standard input");
   command->add_option("--system", arguments->system, "With --chat: what the conversation begins with");
-  command->add_option("--tokenizer", arguments->tokenizer,
-                      "A model's folder or a vocabulary (default: the model's own; without one: bytes)");
   command->add_option("--max-tokens", options.max_tokens, "Tokens to make at most")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
@@ -140,14 +108,6 @@ void add_generate(CLI::App& app) {
       ->expected(1)
       ->take_all();
   command->add_flag("--ignore-eos", arguments->ignore_eos, "Go on after the token that ends a text");
-  command->add_option("--dtype", arguments->dtype, "Of weights and activations (default: as config.json says)")
-      ->check(CLI::IsMember({"fp32", "bf16"}));
-  command->add_option("--quantization", arguments->quantization, "Weights in 8 or 4 bits, made while loading")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"none", "int8", "int4"}));
-  command->add_option("--connectivity", arguments->connectivity, "Another than the checkpoint's own");
-  command->add_flag("--batch-invariant", arguments->batch_invariant,
-                    "The same bits whatever other prompts are there, at some cost");
   command->add_flag("--no-cache", arguments->no_cache, "Compute each token anew from all before it (for checks)");
   command->callback([arguments] { run(*arguments); });
 }

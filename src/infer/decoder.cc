@@ -168,7 +168,7 @@ at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs, const DecoderS
     const int64_t num = std::ssize(input.tokens);
     reserve(sequence, sequence.length + num);
     paged.push_back({&sequence.pages, sequence.length, input.tokens,
-                     !options.logits       ? 0
+                     !options.logits      ? 0
                      : options.every_token ? num
                                            : 1});
   }
@@ -202,10 +202,10 @@ at::Tensor Decoder::run(const std::vector<PagedInput>& inputs, const DecoderStep
     batches[i].positions = row(positions).unsqueeze(0);
     batches[i].cache = &caches[i];
     batches[i].rank_tokens = rank_tokens[i];
-    if (rows.size() < tokens.size()) batches[i].head_rows = row(rows);
     if (options.experts.defined())
       batches[i].experts.assign(graph_.num_layers(), options.experts.narrow(0, first_token, std::ssize(tokens)));
     first_token += std::ssize(tokens);
+    if (rows.size() < tokens.size()) batches[i].head_rows = row(rows);
   }
   last_ = executor_->run(std::move(batches));
   for (at::Tensor& logits : logits_) logits = logits.view({-1, logits.size(-1)});

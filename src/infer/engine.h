@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "infer/sampler.h"
+#include "infer/sampling_options.h"
 
 namespace farskip {
 

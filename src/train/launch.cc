@@ -62,7 +62,8 @@ int run_on_ranks(const LaunchOptions& options, const std::function<void(RankCont
   }
   const bool processes = options.transport == TransportKind::gloo || options.transport == TransportKind::nccl;
   if (processes && options.num_ranks > 1) {
-    return spawn_ranks(options.num_ranks, command_line(), {.silent_grace_s = options.timeout_s + 2});
+    return spawn_ranks(options.num_ranks, command_line(),
+                       {.silent_grace_s = options.timeout_s + 2, .ends_by_signal = options.ends_by_signal});
   }
   run_ranks(
       options.num_ranks,

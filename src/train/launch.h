@@ -21,6 +21,7 @@ struct LaunchOptions {
   TransportKind transport = TransportKind::automatic;  ///< automatic: loopback, or c10d under a launcher
   LinkSpec link;
   double timeout_s = 300;
+  bool ends_by_signal = false;  ///< SIGTERM and SIGINT are how it ends: then status 0, where all ranks succeeded
 };
 
 /// True in a process that torchrun, mpirun, srun or our own launcher started as one of several.

@@ -142,7 +142,7 @@ int spawn_ranks(int num_ranks, const std::vector<std::string>& argv, const Spawn
   }
   close(signals);
   sigprocmask(SIG_SETMASK, &before, nullptr);
-  if (first_failed < 0) return passed_on != 0 ? 128 + passed_on : 0;
+  if (first_failed < 0) return passed_on != 0 && !options.ends_by_signal ? 128 + passed_on : 0;
   const int status = children[first_failed].status;
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }

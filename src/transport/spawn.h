@@ -13,7 +13,8 @@ struct SpawnOptions {
   double silent_grace_s = 5;
   /// The same after SIGINT, SIGTERM or SIGHUP was passed on: ranks may have something to save.
   double signal_grace_s = 60;
-  double kill_s = 2;  ///< then SIGTERM, and after this SIGKILL
+  double kill_s = 2;            ///< then SIGTERM, and after this SIGKILL
+  bool ends_by_signal = false;  ///< all succeeded after a signal was passed on: 0, not 128 + signal
 };
 
 /// Runs `num_ranks` copies of argv (argv[0]: path of the program) with torchrun's variables (RANK, WORLD_SIZE,
