@@ -11,7 +11,6 @@
 
 #include "bench/arguments.h"
 #include "infer/batch_run.h"
-#include "layer/streams.h"
 #include "nn/experts.h"
 #include "nn/linear.h"
 #include "nn/norm.h"

@@ -48,21 +48,22 @@ void serve_and_measure(const ServingArguments& arguments, RankContext& context) 
   Engine engine(model, context.world, arguments.engine);
   if (context.world.rank() != 0) return engine.run();
   ServingResult result;
-  std::exception_ptr error;
+  std::exception_ptr client_error, engine_error;
   std::thread client([&] {
     try {
       result = load(arguments, engine, model.config().vocab_size);
     } catch (...) {
-      error = std::current_exception();
+      client_error = std::current_exception();
     }
   });
   try {
     engine.run();
   } catch (...) {
-    error = std::current_exception();
+    engine_error = std::current_exception();
   }
   client.join();
-  if (error) std::rethrow_exception(error);
+  for (const std::exception_ptr& error : {engine_error, client_error})
+    if (error) std::rethrow_exception(error);
   result.model = arguments.model.model;
   std::printf("%s, %s, layout %s, link %s\n%s", result.model.c_str(), model.connectivity().to_string().c_str(),
               arguments.model.layout.to_string().c_str(), arguments.link.c_str(), render_text(result.table()).c_str());
