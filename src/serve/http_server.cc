@@ -122,14 +122,14 @@ class HttpServer::Impl : private httplib::Server {
         listener_(options.host, options.port),
         connections_(
             listener_, {options.max_connections, options.patience_s, plain_answer(refusal(options.max_connections))},
-            [this](Connection& connection) { serve(connection); }, [this] { answered_("", "other", 503); }) {
+            [this](Connection& connection) { serve(connection); }, [this] { answered_("other", "other", 503); }) {
     svr_sock_ = listener_.fd;  // the library streams only while it has one
     set_keep_alive_timeout(static_cast<time_t>(options.idle_s));
     set_keep_alive_max_count(1 << 20);  // it only says so; there is no such limit
     set_pre_routing_handler([this](const auto& request, auto& response) { return before_body(request, response); });
     set_error_handler([this](const auto& request, auto& response) { explain(request, response); });
     set_logger([this](const auto& request, const auto& response) {
-      answered_(request.method, known_path(request.path), response.status);
+      answered_(known_method(request.method), known_path(request.path), response.status);
     });
     for (const HttpRoute& route : routes_) {
       const auto handler = [this, &route](const httplib::Request& request, httplib::Response& response) {
@@ -151,6 +151,10 @@ class HttpServer::Impl : private httplib::Server {
       pattern +=
           std::string_view("^$\\.*+?()[]{}|").find(c) != std::string::npos ? std::string("\\") + c : std::string(1, c);
     return pattern;
+  }
+  /// What is counted: clients must not be able to make up names.
+  static std::string known_method(const std::string& method) {
+    return method == "GET" || method == "HEAD" || method == "POST" ? method : "other";
   }
   std::string known_path(const std::string& path) const {
     for (const HttpRoute& route : routes_) {
@@ -203,7 +207,7 @@ class HttpServer::Impl : private httplib::Server {
         open = process_request(stream, connections_.closing(), closed, nullptr) && !closed && !stream.must_close();
       }
     } catch (const ApiError& error) {
-      answered_("", "other", error.status());
+      answered_("other", "other", error.status());
       connection.client.write(plain_answer(error), options_.stall_s);
     } catch (const std::exception& error) {
       log(LogLevel::error, fmt::format("serve: a connection ended by {}", error.what()));

@@ -21,12 +21,25 @@ cleanup() {
   rm -rf "$work"
 }
 trap cleanup EXIT
-trap 'echo "line $LINENO failed; the server said:"; tail -n 20 "$work"/server.* 2>/dev/null' ERR
+trap 'echo "line $LINENO failed:"; tail -n 20 "$work"/log "$work"/server.* 2>/dev/null' ERR
 
 for i in $(seq 200); do printf 'The quick fox number %d jumps over the lazy dog.\n\n' "$i"; done >"$work/text.txt"
 mkdir "$work/model"
 "$farskip" tokenizer train "$work/text.txt" --vocab-size 300 -o "$work/model/tokenizer.json" \
   --special-tokens '<bos>' --special-tokens '<eos>' >"$work/log" 2>&1
+# OLMoE's template, one of those that are known by their text.
+$python - "$work" <<'PY'
+import json, sys
+work = sys.argv[1]
+template = ("{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{{ bos_token }}"
+            "{% for message in messages %}{% if message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\n\n' }}"
+            "{% elif message['role'] == 'assistant' %}{{ 'Assistant: ' + message['content'] + eos_token }}"
+            "{% elif message['role'] == 'system' %}{{ message['content'] + '\n\n' }}{% endif %}{% endfor %}"
+            "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}")
+json.dump({"bos_token": "<bos>", "eos_token": "<eos>", "chat_template": template},
+          open(work + "/model/tokenizer_config.json", "w"))
+PY
+
 cat >"$work/model/config.json" <<'JSON'
 {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 320, "hidden_size": 64,
  "num_hidden_layers": 3, "first_k_dense_replace": 1, "intermediate_size": 128, "moe_intermediate_size": 32,
@@ -34,7 +47,7 @@ cat >"$work/model/config.json" <<'JSON'
  "num_key_value_heads": 2, "q_lora_rank": null, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
  "v_head_dim": 8, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "hidden_act": "silu", "scoring_func": "sigmoid",
  "topk_method": "noaux_tc", "n_group": 1, "topk_group": 1, "norm_topk_prob": true, "routed_scaling_factor": 2.446,
- "tie_word_embeddings": false, "rope_theta": 50000.0, "eos_token_id": 1}
+ "tie_word_embeddings": false, "rope_theta": 50000.0}
 JSON
 "$farskip" prepare "$work/text.txt" -o "$work/data" --document-separator '\n\n' --tokenizer "$work/model" >>"$work/log" 2>&1
 cat >"$work/recipe.yaml" <<YAML
@@ -50,19 +63,6 @@ eval_iters: 0
 save: $work/run
 YAML
 "$farskip" train "$work/recipe.yaml" >>"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-# OLMoE's template, one of those that are known by their text.
-$python - "$work" <<'PY'
-import glob, json, shutil, sys
-work = sys.argv[1]
-template = ("{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{{ bos_token }}"
-            "{% for message in messages %}{% if message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\n\n' }}"
-            "{% elif message['role'] == 'assistant' %}{{ 'Assistant: ' + message['content'] + eos_token }}"
-            "{% elif message['role'] == 'system' %}{{ message['content'] + '\n\n' }}{% endif %}{% endfor %}"
-            "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}")
-json.dump({"bos_token": "<bos>", "eos_token": "<eos>", "chat_template": template},
-          open(work + "/model/tokenizer_config.json", "w"))
-PY
-
 for layout in "" "--layout tp=2"; do
   "$farskip" serve "$work/run" --tokenizer "$work/model" --port 0 --served-model-name small other --api-key secret \
     --max-num-seqs 8 --max-num-waiting 64 --max-connections 64 --shutdown-timeout 20 $layout >"$work/server.out" 2>"$work/server.err" &

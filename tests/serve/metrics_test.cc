@@ -58,6 +58,9 @@ TEST_F(MetricsPage, CountsAndTimes) {
 TEST_F(MetricsPage, IsWellFormed) {
   complete({{"prompt", "abc"}});
   testing::get(port(), "/\"quoted\\path");
+  testing::Client broken(port());
+  broken.send("\xf8\"{ /metrics HTTP/1.1\r\n\r\n");
+  EXPECT_EQ(broken.read().status, 400);
   std::istringstream lines(page());
   const std::regex comment(R"(# (HELP|TYPE) [a-z_:0-9]+ \S.*)");
   const std::regex sample(R"re([a-z_:0-9]+\{([a-z_]+="[^"\\]*",?)+\} [0-9.e+-]+)re");
