@@ -22,7 +22,7 @@ namespace {
 
 struct Arguments {
   ModelArguments model;
-  std::string layout, transport = "auto", chat_template;
+  std::string layout, transport = "auto", chat_template, schedule = "paper";
   std::vector<std::string> names;
   EngineOptions engine;
   serve::ApiServerOptions server;
@@ -110,7 +110,9 @@ void run(const Arguments& arguments) {
     // Before the model is read, which may take long.
     if (rank == 0) const serve::Listener free_port(arguments.server.http.host, arguments.server.http.port);
     const InferenceModel model = load_model(arguments.model, layout, rank);
-    Engine engine(model, context.world, arguments.engine);
+    EngineOptions options = arguments.engine;
+    options.form = named_form(arguments.schedule);
+    Engine engine(model, context.world, options);
     rank == 0 ? serve_model(arguments, model, engine) : engine.run();
   });
   if (status != 0) throw CLI::RuntimeError(status);
@@ -133,6 +135,11 @@ void add_serve(CLI::App& app) {
   command->add_option("--served-model-name", arguments->names, "Names of the model for clients (default: as given)");
   command->add_option("--chat-template", arguments->chat_template, "File with a template, instead of the tokenizer's");
   command->add_option("--layout", arguments->layout, "Ranks: tp=N, ep=N (see farskip show); default: one");
+  command
+      ->add_option("--schedule", arguments->schedule,
+                   "Order of a step's stages: reference, async, paper (collectives under computation), two-batch")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"reference", "async", "paper", "two-batch"}));
   command->add_option("--transport", arguments->transport, "auto: ranks are threads, or a launcher's processes")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "loopback", "gloo", "nccl"}));

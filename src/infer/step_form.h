@@ -5,6 +5,7 @@
 #include <compare>
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include "layer/layout.h"
 #include "schedule/schedule.h"
@@ -27,5 +28,9 @@ struct StepForm {
 
 /// Asked once per bucket, on all ranks alike.
 using ChooseForm = std::function<StepForm(const StepBucket&)>;
+
+/// The same for all steps: reference, async or paper, or two-batch with two microbatches. Throws Error for other names,
+/// whose orders need measured times.
+ChooseForm named_form(const std::string& schedule);
 
 }  // namespace farskip
