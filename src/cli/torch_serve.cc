@@ -137,7 +137,7 @@ void add_serve(CLI::App& app) {
   command->add_option("--layout", arguments->layout, "Ranks: tp=N, ep=N (see farskip show); default: one");
   command
       ->add_option("--schedule", arguments->schedule,
-                   "Order of a step's stages: reference, async, paper (collectives under computation), two-batch")
+                   "Order of a step's stages: reference, async, paper\n(collectives under computation), two-batch")
       ->capture_default_str()
       ->check(CLI::IsMember({"reference", "async", "paper", "two-batch"}));
   command->add_option("--transport", arguments->transport, "auto: ranks are threads, or a launcher's processes")

@@ -231,7 +231,8 @@ at::Tensor Decoder::run(const std::vector<PagedInput>& inputs, const DecoderStep
     batches[i].rank_tokens = rank_tokens[i];
     if (rows.size() < tokens.size()) batches[i].head_rows = row(rows);
     if (options.experts.defined())
-      batches[i].experts.assign(prepared.graph.num_layers(), options.experts.narrow(0, first_token, std::ssize(tokens)));
+      batches[i].experts.assign(prepared.graph.num_layers(),
+                                options.experts.narrow(0, first_token, std::ssize(tokens)));
     first_token += std::ssize(tokens);
   }
   logits_.assign(num_parts, {});

@@ -28,7 +28,8 @@ TEST_F(CalibrateCommand, FitsATrainedModelToFarSkip) {
   EXPECT_THAT(verdict.out, HasSubstr("farskip"));
 
   // Without --calibrate the same conversion changes no weight, with it these do.
-  ASSERT_EQ(testing::run_farskip("convert " + folder / "run" + " " + folder / "plain --connectivity farskip").status, 0);
+  ASSERT_EQ(testing::run_farskip("convert " + folder / "run" + " " + folder / "plain --connectivity farskip").status,
+            0);
   EXPECT_NE(read_file(folder / "out/model.safetensors"), read_file(folder / "plain/model.safetensors"));
 }
 

@@ -19,6 +19,7 @@ RunningProgram::RunningProgram(const std::string& arguments, const std::string& 
     : output_(output) {
   const std::string command =
       "exec '" FARSKIP_BINARY_DIR "/farskip' " + arguments + " </dev/null >'" + output + ".out' 2>'" + output + ".err'";
+  for (const char* end : {".out", ".err"}) std::ofstream(output + end);  // there before the program begins
   pid_ = fork();
   if (pid_ == 0) {
     for (const auto& [name, value] : environment) setenv(name.c_str(), value.c_str(), 1);
