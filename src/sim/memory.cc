@@ -233,8 +233,10 @@ class Walk {
     values_[value] = held.front();
   }
   void release_reads(const Node& node) {
-    for (ValueId v : node.reads) {
-      if (--readers_left_[v] == 0) release(values_[v]);
+    for (const auto* ids : {&node.reads, &node.after}) {
+      for (ValueId v : *ids) {
+        if (--readers_left_[v] == 0) release(values_[v]);
+      }
     }
   }
   void note(NodeId id, double passing) {
