@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "distill/spool.h"
+#include "distill/tensor_spool.h"
 #include "exec/partial_run.h"
 #include "nn/loss.h"
 #include "nn/norm.h"
@@ -190,7 +190,7 @@ class Calibration {
   nn::ModelWeights weights_;
   StageMath math_;
   Walker teacher_, student_;
-  Spool spool_;
+  TensorSpool spool_;
   std::vector<Chunk> chunks_;
   CalibrationReport report_;
 };

@@ -7,10 +7,10 @@
 
 namespace farskip {
 
-class Spool {
+class TensorSpool {
  public:
   /// `folder` empty: what is kept stays in memory.
-  explicit Spool(std::string folder) : folder_(std::move(folder)) {}
+  explicit TensorSpool(std::string folder) : folder_(std::move(folder)) {}
 
   /// A tensor of the same elements whose memory is a file without a name, which vanishes with it; a tensor that is kept
   /// already is returned as it is. Throws Error where the disk is full.

@@ -1,4 +1,4 @@
-#include "distill/spool.h"
+#include "distill/tensor_spool.h"
 
 #include <ATen/ATen.h>
 #include <fcntl.h>
@@ -27,7 +27,7 @@ void unmap(void* context) {
 
 }  // namespace
 
-at::Tensor Spool::keep(const at::Tensor& value) {
+at::Tensor TensorSpool::keep(const at::Tensor& value) {
   if (folder_.empty() || value.numel() == 0) return value;
   if (value.storage().data_ptr().get_deleter() == &unmap && value.is_contiguous()) return value;
   const size_t bytes = value.nbytes();
