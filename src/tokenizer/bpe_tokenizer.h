@@ -20,7 +20,7 @@ struct BpeTokenizerParts {
   PreTokenization pre_tokenization;
   BpeParts model;  ///< its byte_level is taken from pre_tokenization
   std::vector<AddedToken> added_tokens;
-  Decoder decoder = Decoder::byte_level();
+  TokenDecoder decoder = TokenDecoder::byte_level();
   std::vector<int32_t> prefix, suffix;  ///< ids around a text with add_special
 };
 
@@ -50,7 +50,7 @@ class BpeTokenizer : public Tokenizer {
   PreTokenization pre_tokenization_;
   Bpe model_;
   AddedTokens added_;
-  Decoder decoder_;
+  TokenDecoder decoder_;
   std::vector<int32_t> prefix_, suffix_;
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Scratch>> idle_;  ///< a thread that encodes borrows one

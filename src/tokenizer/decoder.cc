@@ -62,7 +62,7 @@ std::vector<std::string> with_fallback(const std::vector<std::string>& tokens) {
 
 }  // namespace
 
-Decoder::Decoder(const nlohmann::json& json, const std::string& where) {
+TokenDecoder::TokenDecoder(const nlohmann::json& json, const std::string& where) {
   if (json.is_null()) {
     kind_ = Kind::spaces;
     return;
@@ -82,9 +82,9 @@ Decoder::Decoder(const nlohmann::json& json, const std::string& where) {
   for (const Component& step : steps) add(step.json(), where);
 }
 
-Decoder Decoder::byte_level() { return Decoder(); }
+TokenDecoder TokenDecoder::byte_level() { return TokenDecoder(); }
 
-void Decoder::add(const nlohmann::json& json, const std::string& where) {
+void TokenDecoder::add(const nlohmann::json& json, const std::string& where) {
   const Component component(json, where + ": decoder");
   const std::string& type = component.type();
   Step step{};
@@ -111,7 +111,7 @@ void Decoder::add(const nlohmann::json& json, const std::string& where) {
   steps_.push_back(std::move(step));
 }
 
-void Decoder::apply(const Step& step, std::vector<std::string>& tokens) const {
+void TokenDecoder::apply(const Step& step, std::vector<std::string>& tokens) const {
   switch (step.what) {
     case Step::What::replace:
       for (auto& token : tokens) token = replaced(token, step.from, step.to);
@@ -135,7 +135,7 @@ void Decoder::apply(const Step& step, std::vector<std::string>& tokens) const {
   }
 }
 
-std::string Decoder::decode(std::span<const std::string_view> tokens) const {
+std::string TokenDecoder::decode(std::span<const std::string_view> tokens) const {
   std::string text;
   if (kind_ != Kind::chain) {
     for (size_t i = 0; i < tokens.size(); ++i) text += bytes(tokens[i], i == 0);
@@ -147,7 +147,7 @@ std::string Decoder::decode(std::span<const std::string_view> tokens) const {
   return text;
 }
 
-std::string Decoder::bytes(std::string_view token, bool is_first) const {
+std::string TokenDecoder::bytes(std::string_view token, bool is_first) const {
   if (token.empty()) return "";
   if (kind_ == Kind::byte_level) {
     auto bytes = alphabet_.bytes(token);

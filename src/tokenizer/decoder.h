@@ -13,11 +13,11 @@ namespace farskip {
 
 /// ByteLevel; or any of Replace (String), ByteFallback, Fuse and Strip as a Sequence; or Metaspace; or none, where
 /// spaces stand between tokens.
-class Decoder {
+class TokenDecoder {
  public:
   /// Throws Error for others. `where` begins errors.
-  Decoder(const nlohmann::json& json, const std::string& where);
-  static Decoder byte_level();
+  TokenDecoder(const nlohmann::json& json, const std::string& where);
+  static TokenDecoder byte_level();
 
   /// Valid UTF-8.
   std::string decode(std::span<const std::string_view> tokens) const;
@@ -32,7 +32,7 @@ class Decoder {
     int64_t start = 0, stop = 0;
     bool prepended = false;  ///< metaspace: the first one's is dropped
   };
-  Decoder() = default;
+  TokenDecoder() = default;
   void add(const nlohmann::json& json, const std::string& where);
   void apply(const Step& step, std::vector<std::string>& tokens) const;
 

@@ -119,7 +119,7 @@ std::unique_ptr<Tokenizer> load_tokenizer_json(const std::string& path, Tokenize
   }
   parts.normalizer = parse_normalizer(member(document, "normalizer"), path);
   parts.pre_tokenization = parse_pre_tokenizer(member(document, "pre_tokenizer"), path);
-  parts.decoder = Decoder(member(document, "decoder"), path);
+  parts.decoder = TokenDecoder(member(document, "decoder"), path);
   read_post_processor(member(document, "post_processor"), path, parts);
   complete(config, parts);
   const std::string kind = parts.pre_tokenization.byte_level ? "byte-level BPE" : "BPE of characters";
