@@ -31,7 +31,7 @@ function(farskip_precompiled target)
   set(options "")
   if(ARG_TORCH)
     string(APPEND name _torch)
-    list(PREPEND headers <ATen/ATen.h> <torch/csrc/autograd/custom_function.h>)
+    list(PREPEND headers <ATen/ATen.h>)
     list(APPEND libraries farskip_torch)
   endif()
   if(target MATCHES "^test_")
@@ -61,6 +61,14 @@ std::string_view @function@() { return R\"farskip(@text@)farskip\"; }
 }  // namespace farskip
 ")
   target_sources(farskip_${library} PRIVATE ${CMAKE_BINARY_DIR}/embedded/${function}.cc)
+endfunction()
+
+# The headers of {fmt} that come with libtorch, compiled once for every file that sees them (src/base/format_library.cc).
+function(farskip_torch_format target)
+  set(source ${CMAKE_BINARY_DIR}/torch_format_library.cc)
+  file(CONFIGURE OUTPUT ${source} CONTENT "#include \"base/format_library.cc\"\n")
+  set_source_files_properties(${source} PROPERTIES INCLUDE_DIRECTORIES "${TORCH_INCLUDE_DIRS}" SKIP_PRECOMPILE_HEADERS ON)
+  target_sources(${target} PRIVATE ${source})
 endfunction()
 
 function(farskip_use_torch target)

@@ -15,7 +15,7 @@ target_compile_options(farskip_options INTERFACE
   "$<BUILD_INTERFACE:-fPIC;-fno-math-errno>")  # nobody reads it, and roots are vectorised
 target_compile_options(farskip_options INTERFACE
   "$<BUILD_INTERFACE:-Wall;-Wextra;-Werror;-Wno-unused-parameter;-Wno-restrict;$<$<BOOL:${CCACHE}>:-fpch-preprocess>>")
-target_compile_definitions(farskip_options INTERFACE FMT_HEADER_ONLY)
+target_compile_definitions(farskip_options INTERFACE $<INSTALL_INTERFACE:FMT_HEADER_ONLY>)  # else base/format_library
 target_compile_definitions(farskip_options INTERFACE $<BUILD_INTERFACE:FARSKIP_VERSION="${PROJECT_VERSION}">)
 target_include_directories(farskip_options INTERFACE $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/src>)
 

@@ -1,6 +1,7 @@
 // Collectives of a step: what they carry, where it goes, and the spans they leave in the timeline.
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 

@@ -1,6 +1,7 @@
 #include "infer/inference_model.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "base/error.h"
 #include "config/checkpoint_folder.h"

@@ -1,6 +1,7 @@
 #include "model/stage_math.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "base/error.h"
 #include "nn/attention.h"

@@ -1,6 +1,7 @@
 #include "nn/linear.h"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "nn/deferred.h"
 #include "nn/inference_weight.h"

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "nn/deferred.h"
 #include "nn/for_machine.h"

@@ -4,6 +4,7 @@
 #include "infer/bench_ttft.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 
 #include <cmath>

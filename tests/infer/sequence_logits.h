@@ -2,6 +2,7 @@
 // Logits by the kernels of training: no cache, every position computed anew.
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <string>
 #include <vector>

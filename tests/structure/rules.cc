@@ -155,6 +155,33 @@ std::vector<std::string> check_source(const Source& source, const Folders& folde
   return Checker(source, folders).run();
 }
 
+std::vector<std::string> check_class_names(const std::vector<Source>& sources) {
+  static const std::regex opened(R"(^(?:inline )?namespace ?([\w:]*) ?\{$)"), closed(R"(^\}  // namespace.*)");
+  static const std::regex defined(R"(^(?:class|struct|enum class|enum|union) (\w+)(?: final)?(?: ?:[^:].*)? \{.*)");
+  std::map<std::string, std::string> first;  // qualified name -> where
+  std::vector<std::string> complaints;
+  for (const auto& [path, text] : sources) {
+    if (folder_of(path).empty()) continue;
+    std::vector<std::string> namespaces;
+    size_t number = 0;
+    for (const auto& line : split_lines(text)) {
+      ++number;
+      std::smatch match;
+      if (std::regex_match(line, match, opened)) {
+        namespaces.push_back(match[1]);
+      } else if (std::regex_match(line, closed)) {
+        if (!namespaces.empty()) namespaces.pop_back();
+      } else if (std::regex_match(line, match, defined) && !std::count(namespaces.begin(), namespaces.end(), "")) {
+        const std::string name = fmt::format("{}::{}", fmt::join(namespaces, "::"), match[1].str());
+        const std::string where = fmt::format("{}:{}", path, number);
+        const auto [entry, is_new] = first.emplace(name, where);
+        if (!is_new) complaints.push_back(fmt::format("{}: {} is also defined at {}", where, name, entry->second));
+      }
+    }
+  }
+  return complaints;
+}
+
 std::vector<std::string> check_readme(const Source& readme) {
   const size_t num_lines = split_lines(readme.text).size();
   if (num_lines <= kMaxReadmeLines) return {};

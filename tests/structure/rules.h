@@ -28,6 +28,10 @@ Folders parse_folders(const std::string& cmake_lists);
 /// The complaints about one file, each "PATH:LINE: what is wrong"; empty where there are none.
 std::vector<std::string> check_source(const Source& source, const Folders& folders);
 
+/// Classes of one qualified name that several files of src/ define outside unnamed namespaces: a program that links
+/// both would run one's constructor on the other's memory, and no tool says so.
+std::vector<std::string> check_class_names(const std::vector<Source>& sources);
+
 /// README: at most 149 lines.
 std::vector<std::string> check_readme(const Source& readme);
 

@@ -49,6 +49,8 @@ TEST(Tree, KeepsItsRules) {
   }
 }
 
+TEST(Tree, NoTwoClassesShareAName) { EXPECT_THAT(check_class_names(tree()), IsEmpty()); }
+
 TEST(Tree, EveryFolderOfSrcIsALibrary) {
   const Folders folders = parse_folders(read(kRoot / "CMakeLists.txt"));
   for (const auto& entry : fs::directory_iterator(kRoot / "src")) {
@@ -119,6 +121,18 @@ TEST_F(Rules, StreamsStayInTransportAndExec) {
   const std::string text = "at::cuda::CUDAStream stream;\n";
   EXPECT_THAT(check("src/nn/a.cc", text), ElementsAre(HasSubstr("CUDAStream")));
   EXPECT_THAT(check("src/exec/a.cc", text), IsEmpty());
+}
+
+TEST_F(Rules, AClassNameIsDefinedOnce) {
+  const Source one{"src/nn/a.h",
+                   "namespace farskip {\nclass Spool final : public Base {\n};\n}  // namespace farskip\n"};
+  const Source two{"src/layer/b.cc", "namespace farskip {\nnamespace {\n}  // namespace\nstruct Spool {\n"};
+  const Source hidden{"src/layer/c.cc", "namespace farskip {\nnamespace {\nstruct Spool {\n"};
+  const Source inner{"src/nn/d.h", "namespace farskip::nn {\nstruct Spool {\n"};
+  const Source declared{"src/nn/e.h", "namespace farskip {\nclass Spool;\n"};
+  EXPECT_THAT(check_class_names({one, two}),
+              ElementsAre("src/layer/b.cc:4: farskip::Spool is also defined at src/nn/a.h:2"));
+  EXPECT_THAT(check_class_names({one, hidden, inner, declared}), IsEmpty());
 }
 
 TEST_F(Rules, LongFilesSayWhy) {

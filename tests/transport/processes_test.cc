@@ -140,8 +140,7 @@ class Processes : public ::testing::Test {
       if (r == victim) continue;
       const auto text = read_text(folder_ / fmt::format("error{}", r));
       ASSERT_NE(text, "") << "rank " << r << " did not end by itself";
-      EXPECT_THAT(text, AllOf(collective, HasSubstr(fmt::format("rank {} is gone", victim))))
-          << "rank " << r;
+      EXPECT_THAT(text, AllOf(collective, HasSubstr(fmt::format("rank {} is gone", victim)))) << "rank " << r;
       EXPECT_LT((std::stod(text) - died_us) * 1e-6, kTimeoutS + 2) << text;
     }
   }
