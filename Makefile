@@ -12,7 +12,7 @@ PYTHON ?= python3
 BUNDLE ?= .deps
 export TORCH_DIR FARSKIP_DEPS PYTHON JOBS
 
-.PHONY: help deps venv build test test-long demo deps-bundle format format-check clean
+.PHONY: help deps venv build bench test test-long demo deps-bundle format format-check clean
 
 help: ## this list
 	@echo "farskip: overlap the communication of mixture-of-experts layers. Targets:"
@@ -33,10 +33,14 @@ build: ## build/farskip
 	@scripts/deps.sh tool library
 	@PIP_ARGS="$(PIP_ARGS)" scripts/venv.sh
 	@scripts/configure.sh release build
-	@cmake --build build -j $(JOBS)
+	@cmake --build build -j $(JOBS) --target farskip
+
+bench: build ## the programs of bench/, in build/bench
+	@cmake --build build -j $(JOBS) --target benchmarks
 
 test: build ## build, then every test that takes no more than minutes
 	@scripts/deps.sh test
+	@cmake --build build -j $(JOBS)
 	@ctest --test-dir build --output-on-failure -j $(TEST_JOBS)
 
 test-long: deps venv ## sanitizers, fuzzing, soak, other compilers and peers: hours (ONLY=PATTERN for some)

@@ -106,7 +106,7 @@ function(farskip_program)
   set_target_properties(farskip PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
 endfunction()
 
-# farskip_tests(FOLDER LIBS ... [TORCH]): one program from tests/FOLDER/*.cc, one ctest entry per test.
+# farskip_tests(FOLDER LIBS ... [TORCH]): one program from tests/FOLDER/*.cc, one ctest entry per suite.
 function(farskip_tests folder)
   cmake_parse_arguments(ARG "TORCH" "" "LIBS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${folder}/*.cc)
@@ -124,10 +124,14 @@ function(farskip_tests folder)
   else()
     farskip_precompiled(test_${folder})
   endif()
-  include(GoogleTest)
   file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/tmp)  # of this build: users who share a machine do not share files
-  gtest_discover_tests(test_${folder} TEST_PREFIX ${folder}. DISCOVERY_MODE PRE_TEST
-    PROPERTIES TIMEOUT 600 LABELS ${folder} ENVIRONMENT TEST_TMPDIR=${CMAKE_BINARY_DIR}/tmp)
+  set(entries ${CMAKE_BINARY_DIR}/test_${folder}.cmake)
+  file(CONFIGURE OUTPUT ${entries} CONTENT "set(folder ${folder})
+set(program ${CMAKE_BINARY_DIR}/test_${folder})
+set(tmp ${CMAKE_BINARY_DIR}/tmp)
+include(${CMAKE_SOURCE_DIR}/cmake/test_suites.cmake)
+")
+  set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${entries})
 endfunction()
 
 # tests/plain_buffer/ATen stands in for libtorch under the transport's own threads, queues and awaits, so that sanitizers
@@ -195,12 +199,14 @@ function(farskip_all_tests)
   set_tests_properties(install.embedding PROPERTIES TIMEOUT 600 LABELS install)
 endfunction()
 
-# One program per question: bench/NAME.cc becomes build/bench/NAME.
+# One program per question: bench/NAME.cc becomes build/bench/NAME. Built by the target `benchmarks`.
 function(farskip_benchmarks)
+  add_custom_target(benchmarks)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/bench/*.cc)
   foreach(source ${sources})
     get_filename_component(name ${source} NAME_WE)
-    add_executable(bench_${name} ${source})
+    add_executable(bench_${name} EXCLUDE_FROM_ALL ${source})
+    add_dependencies(benchmarks bench_${name})
     target_link_libraries(bench_${name} PRIVATE farskip_train farskip_infer)
     target_include_directories(bench_${name} PRIVATE ${CMAKE_SOURCE_DIR})  # for "bench/HELPER.h"
     target_compile_definitions(bench_${name} PRIVATE FARSKIP_BENCH_DIR="${CMAKE_SOURCE_DIR}/bench")
