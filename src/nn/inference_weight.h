@@ -19,8 +19,7 @@ Quantization parse_quantization(const std::string& text);
 
 struct ProductOptions {
   /// The bits of a row of the result are a function of that row and the weight alone: neither of the other rows, their
-  /// number, nor of threads. Otherwise products of many rows with weights that are not quantised are made of tiles,
-  /// which is faster.
+  /// number, nor of threads. Otherwise products of many rows are made of tiles, which is faster.
   bool batch_invariant = false;
   /// Computes as on a processor without AVX-512 (for tests).
   bool portable = false;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <vector>
 
 #include "base/error.h"
@@ -33,13 +34,40 @@ int64_t panel_rows(int64_t bytes_of_row) {
 /// Mean number of rows of an expert from which on packing a weight into tiles is worth it.
 constexpr int64_t many_rows = 16;
 
-/// REQUIRES: a weight of type T, no bias.
+/// out [num_rows, num_cols] = sums times the scales of their columns.
+template <typename T>
+void scale_columns(const float* sums, int64_t sums_stride, const float* scales, int64_t num_rows, int64_t num_cols,
+                   T* out, int64_t out_stride) {
+  for_machine(0, num_rows, [=](int64_t begin, int64_t end) FARSKIP_INLINE {
+    for (int64_t m = begin; m < end; ++m) {
+      for (int64_t n = 0; n < num_cols; ++n)
+        out[m * out_stride + n] = static_cast<T>(sums[m * sums_stride + n] * scales[n]);
+    }
+  });
+}
+
+/// The weight's elements as they are multiplied are packed into a panel, which all rows of x share. REQUIRES: no bias.
 template <typename T>
 void tiled_product(const RowProduct<T>& p) {
   std::vector<uint32_t> storage, words(tiles::panel_words<T>(p.depth));
-  const tiles::Matrix<T> x{p.x, p.num_x, p.depth, p.x_stride, 1};
-  const tiles::Matrix<T> w{reinterpret_cast<const T*>(p.w), p.depth, p.num_w, 1, p.depth};
-  tiles::multiply<T>(tiles::left(x, storage), tiles::pack(w, 0, words.data()), p.out, p.out_stride);
+  const tiles::Left x = tiles::left(tiles::Matrix<T>{p.x, p.num_x, p.depth, p.x_stride, 1}, storage);
+  const auto panel = [&](const T* w, int64_t stride) {
+    return tiles::pack(tiles::Matrix<T>{w, p.depth, p.num_w, 1, stride}, 0, words.data());
+  };
+  if (p.format == format_of(c10::CppTypeToScalarType<T>::value)) {
+    return tiles::multiply<T>(x, panel(reinterpret_cast<const T*>(p.w), p.w_stride / static_cast<int64_t>(sizeof(T))),
+                              p.out, p.out_stride);
+  }
+  const int64_t stride = (p.depth + 31) / 32 * 32;
+  const auto decoded = std::make_unique_for_overwrite<T[]>(p.num_w * stride);
+  decode_weight(p, decoded.get(), stride);
+  const tiles::Panel w = panel(decoded.get(), stride);
+  if (p.format != WeightFormat::int8) return tiles::multiply<T>(x, w, p.out, p.out_stride);
+  float scales[tiles::panel_cols];
+  for (int64_t n = 0; n < p.num_w; ++n) scales[n] = scale_of_row(p.w + n * p.w_stride, p.depth);
+  const auto sums = std::make_unique_for_overwrite<float[]>(p.num_x * tiles::panel_cols);
+  tiles::multiply<T>(x, w, sums.get(), tiles::panel_cols);
+  scale_columns(sums.get(), tiles::panel_cols, scales, p.num_x, p.num_w, p.out, p.out_stride);
 }
 
 template <typename T>
@@ -50,8 +78,7 @@ void products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weig
     if (offsets[e + 1] > offsets[e]) active.push_back(e);
   }
   const bool wide = !portable && tiles::supported(x.scalar_type());
-  const bool many = tiled && wide && !bias.defined() && weight.format == format_of(x.scalar_type()) &&
-                    x.size(0) >= many_rows * static_cast<int64_t>(active.size());
+  const bool many = tiled && wide && !bias.defined() && x.size(0) >= many_rows * static_cast<int64_t>(active.size());
   const auto kernel = many ? tiled_product<T> : wide ? wide_product<T> : portable_product<T>;
   const int64_t at_once = many ? tiles::panel_cols : panel_rows(weight.depth * static_cast<int64_t>(sizeof(T)));
   const int64_t num_panels = (weight.num_rows + at_once - 1) / at_once;

@@ -46,6 +46,11 @@ void portable_product(const RowProduct<T>& product);
 template <typename T>
 void wide_product(const RowProduct<T>& product);
 
+/// The rows of the product's weight in T, row n at out + n * stride; those of int8 without their scales. What stands
+/// behind a row's end is written up to a multiple of 32 elements. REQUIRES: tiles::supported() of T.
+template <typename T>
+void decode_weight(const RowProduct<T>& product, T* out, int64_t stride);
+
 /// out [M, N]: out[m] = W_e x[m] + bias for the rows offsets[e] <= m < offsets[e+1] of each expert. Panels of the
 /// weights of experts that have rows are dealt among threads. x [M, K] with dense rows; bias [N] or undefined; all
 /// three of one type. `tiled`: experts with many rows may use tiles, whose sums have another order. `portable`:

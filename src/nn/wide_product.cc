@@ -289,6 +289,14 @@ void multiply_decoded(const RowProduct<T>& p) {
 }  // namespace
 
 template <typename T>
+void decode_weight(const RowProduct<T>& p, T* out, int64_t stride) {
+  if (p.format == WeightFormat::int8) return decode_rows<WeightFormat::int8>(p, out, stride);
+  if (p.format == WeightFormat::int4) return decode_rows<WeightFormat::int4>(p, out, stride);
+  if (p.format == own_format<T>) return decode_rows<own_format<T>>(p, out, stride);
+  if constexpr (std::is_same_v<T, float>) return decode_rows<WeightFormat::bf16>(p, out, stride);
+}
+
+template <typename T>
 void wide_product(const RowProduct<T>& p) {
   if (p.format == WeightFormat::int8) {
     float scales[max_panel_rows];
@@ -309,8 +317,15 @@ void wide_product(const RowProduct<T>&) {
   fail("wide products are not built for this processor");
 }
 
+template <typename T>
+void decode_weight(const RowProduct<T>&, T*, int64_t) {
+  fail("wide products are not built for this processor");
+}
+
 #endif
 
+template void decode_weight<float>(const RowProduct<float>&, float*, int64_t);
+template void decode_weight<at::BFloat16>(const RowProduct<at::BFloat16>&, at::BFloat16*, int64_t);
 template void wide_product<float>(const RowProduct<float>&);
 template void wide_product<at::BFloat16>(const RowProduct<at::BFloat16>&);
 
