@@ -19,7 +19,8 @@ find_path(PCRE2_INCLUDE pcre2.h REQUIRED ${farskip_headers_from})
 find_path(SENTENCEPIECE_INCLUDE sentencepiece_processor.h REQUIRED ${farskip_headers_from})
 find_path(UTF8PROC_INCLUDE utf8proc.h REQUIRED ${farskip_headers_from})
 find_path(HTTPLIB_INCLUDE httplib.h REQUIRED ${farskip_headers_from})
-find_path(OPENSSL_HEADERS openssl/ssl.h REQUIRED ${farskip_headers_from})  # what httplib.h includes
+find_path(OPENSSL_HEADERS openssl/ssl.h REQUIRED ${farskip_headers_from})  # what httplib.h includes, and what that does
+find_path(OPENSSL_CONFIGURATION openssl/configuration.h REQUIRED ${farskip_headers_from} PATH_SUFFIXES ${CMAKE_LIBRARY_ARCHITECTURE})
 if(FARSKIP_TESTS)
   find_package(GTest REQUIRED ${farskip_from})
 endif()

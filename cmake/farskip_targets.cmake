@@ -79,7 +79,7 @@ endfunction()
 # Debian's cpp-httplib, whose classes have the layout that it was compiled with.
 function(farskip_use_http target)
   target_link_libraries(${target} PRIVATE farskip_http)
-  target_include_directories(${target} SYSTEM PRIVATE ${HTTPLIB_INCLUDE} ${OPENSSL_HEADERS})
+  target_include_directories(${target} SYSTEM PRIVATE ${HTTPLIB_INCLUDE} ${OPENSSL_HEADERS} ${OPENSSL_CONFIGURATION})
   target_compile_definitions(${target} PRIVATE CPPHTTPLIB_OPENSSL_SUPPORT)
 endfunction()
 

@@ -34,7 +34,7 @@ if [ -s /usr/include/yaml-cpp/yaml.h ]; then echo "the system's packages are vis
 
 resolves_in_bundle() {  # FOLDER: what CMake found, what the compiler is given, what the loader loads
   local found loaded
-  found=$(grep -E '^(CLI11|nlohmann_json|yaml-cpp|GTest)_DIR|^(FMT|SPDLOG|GLOO|PCRE2|SENTENCEPIECE|UTF8PROC|HTTPLIB)_(INCLUDE|LIBRARY)' "$1/CMakeCache.txt")
+  found=$(grep -E '^(CLI11|nlohmann_json|yaml-cpp|GTest)_DIR|^(FMT|SPDLOG|GLOO|PCRE2|SENTENCEPIECE|UTF8PROC|HTTPLIB)_(INCLUDE|LIBRARY)|^OPENSSL_' "$1/CMakeCache.txt")
   echo "$found"
   if grep -v "=$FARSKIP_DEPS/usr/" <<<"$found"; then echo "$1: found outside the bundle (above)" >&2; exit 1; fi
   grep -q "$FARSKIP_DEPS/usr/include" "$1/compile_commands.json"
@@ -55,6 +55,7 @@ ctest --preset core -j 2
 
 make build
 resolves_in_bundle build
+cmake --build build --target test_nn
 ctest --preset release -R '^nn\.' --stop-on-failure
 SCRIPT
 
