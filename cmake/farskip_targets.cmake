@@ -148,7 +148,7 @@ endfunction()
 
 # The server needs nothing of libtorch but the engine behind it, and its tests script that: sanitizers see all of it.
 function(farskip_server_tests)
-  farskip_tests(serve LIBS data)
+  farskip_tests(serve LIBS data config)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/serve/*.cc)
   target_sources(test_serve PRIVATE ${sources} ${CMAKE_SOURCE_DIR}/src/infer/stop_text.cc ${CMAKE_SOURCE_DIR}/src/infer/sampling_options.cc)
   farskip_use_http(test_serve)

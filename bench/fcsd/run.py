@@ -1,0 +1,230 @@
+#!/usr/bin/env python3
+"""Converts two small models to FarSkip in several ways and compares what each way reaches at equal token budgets.
+
+    bench/fcsd/corpus.sh CORPUS
+    bench/fcsd/run.py CORPUS OUT [--models mla,gqa] [--workers 2] [--pairs BLIMP.jsonl] [--stage teacher|sweep|seeds|report]
+
+The models (bench/fcsd/mla: DeepSeek-V2-Lite's form, bench/fcsd/gqa: Qwen3-MoE's) are trained with standard connectivity on
+the corpus first (teacher.yaml), then converted on every layer from the first MoE layer on.
+
+What is fixed before any result is seen:
+  budgets     0, 1, 3 and 10 % of the tokens that the teacher was trained on, in sequences of 256
+  contenders  untrained    the connectivity alone
+              calibrated   the closed-form input map, no gradient
+              paper        FCSD as published: forward KL on the logits, all weights, AdamW, 5 % warm-up, cosine
+              ours         the input map, then the same, at half the learning rates
+              sft          as paper, cross-entropy in place of KL: the control
+  trials      for each contender and budget 3 learning rates x 2 batch sizes, seed 1; the lowest loss term it trains on
+              (KL; sft: cross-entropy) on the validation part wins, and runs with seeds 1, 2, 3
+  batches     the largest power of two that leaves 500 steps, and half of it (at least one sequence)
+  reported    the test part, on which nothing was chosen, and minimal pairs
+
+A run is one thread, so that WORKERS of them go at a time; its figures stay in OUT/runs/NAME.json, and those that are there
+are not run again. --stage report writes OUT/report.md.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import math
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+SEQUENCE = 256
+BUDGETS = (0.01, 0.03, 0.10)
+SEEDS = (1, 2, 3)
+RATES = {"paper": (3e-4, 6e-4, 1.2e-3), "sft": (3e-4, 6e-4, 1.2e-3), "ours": (1.5e-4, 3e-4, 6e-4)}
+SETTINGS = {"paper": [], "ours": ["calibrate={corpus}/calib_text_document"], "sft": ["cross_entropy_weight=1"]}
+
+
+class Study:
+    def __init__(self, arguments):
+        self.corpus = arguments.corpus.resolve()
+        self.out = arguments.out.resolve()
+        self.farskip = arguments.farskip
+        self.pairs = arguments.pairs
+        (self.out / "runs").mkdir(parents=True, exist_ok=True)
+
+    def call(self, log, *command):
+        environment = dict(os.environ, OMP_NUM_THREADS="1")
+        with open(log, "a") as file:
+            code = subprocess.run([str(c) for c in command], stdout=file, stderr=subprocess.STDOUT, env=environment).returncode
+        if code != 0:
+            sys.exit(f"{' '.join(map(str, command))}\nended with {code}: see {log}")
+
+    def teacher(self, model):
+        return self.out / f"teacher-{model}"
+
+    def teacher_tokens(self, model):
+        """Tokens that the teacher was trained on."""
+        lines = [json.loads(line) for line in open(self.out / f"teacher-{model}.jsonl")]
+        return max(line.get("consumed_samples", 0) for line in lines) * SEQUENCE
+
+    def train_teacher(self, model):
+        if self.teacher(model).exists():
+            return
+        self.call(self.out / f"teacher-{model}.log", self.farskip, "train", HERE / "teacher.yaml", f"model={HERE / model}",
+                  f"train_data_path={self.corpus}/train_text_document", f"valid_data_path={self.corpus}/valid_text_document",
+                  f"save={self.out}/teacher-{model}.run", "auto_resume=true", f"export={self.teacher(model)}",
+                  f"log_file={self.out}/teacher-{model}.jsonl", f"report={self.out}/teacher-{model}.html")
+
+    def evaluate(self, model, folder, part, log):
+        result = self.out / f"{folder.name}.{part}.json"
+        command = [self.farskip, "eval", folder, "--text", f"{part}={self.corpus}/{part}_text_document", "--window", SEQUENCE,
+                   "--against", self.teacher(model), "-o", result, "--overwrite"]
+        if part == "test" and self.pairs:
+            command += ["--tokenizer", self.corpus / "tokenizer", "--pairs", f"pairs={self.pairs}"]
+        self.call(log, *command)
+        tasks = json.load(open(result))["tasks"]
+        result.unlink()
+        return tasks
+
+    def run(self, name, model, make):
+        """Figures of the model that `make(folder, log)` writes, kept in runs/NAME.json."""
+        kept = self.out / "runs" / f"{name}.json"
+        if kept.exists():
+            return json.load(open(kept))
+        begin = time.time()
+        folder, log = self.out / f"model-{name}", self.out / "runs" / f"{name}.log"
+        shutil.rmtree(folder, ignore_errors=True)
+        record = make(folder, log) or {}
+        for part in ("valid", "test"):
+            record[part] = self.evaluate(model, folder, part, log)
+        record["seconds"] = time.time() - begin
+        shutil.rmtree(folder, ignore_errors=True)
+        kept.with_suffix(".new").write_text(json.dumps(record))
+        kept.with_suffix(".new").rename(kept)
+        print(f"{name}: {record['seconds']:.0f} s", flush=True)
+        return record
+
+    def untouched(self, model):
+        return self.run(f"{model}-teacher", model, lambda folder, log: shutil.copytree(self.teacher(model), folder) and None)
+
+    def converted(self, model, calibrated):
+        def make(folder, log):
+            extra = ["--calibrate", f"{self.corpus}/calib_text_document"] if calibrated else []
+            self.call(log, self.farskip, "convert", self.teacher(model), folder, "--connectivity", self.connectivity(model), *extra)
+
+        return self.run(f"{model}-{'calibrated' if calibrated else 'untrained'}", model, make)
+
+    def connectivity(self, model):
+        """FarSkip from the first MoE layer on."""
+        config = json.load(open(HERE / model / "config.json"))
+        return f"layers={config.get('first_k_dense_replace', 0)}-{config['num_hidden_layers'] - 1}"
+
+    def batches(self, sequences):
+        largest = 2 ** max(0, int(math.log2(max(1, sequences // 500))))
+        return sorted({largest, max(1, largest // 2)} if largest > 1 else {1, 2})
+
+    def distilled(self, model, contender, budget, rate, batch, seed):
+        sequences = int(self.teacher_tokens(model) * budget) // SEQUENCE
+        steps = sequences // batch
+        name = f"{model}-{contender}-{budget:g}-lr{rate:g}-b{batch}-s{seed}"
+
+        def make(folder, log):
+            figures = self.out / f"{name}.result.json"
+            self.call(log, self.farskip, "distill", HERE / "student.yaml", f"teacher={self.teacher(model)}",
+                      f"connectivity={self.connectivity(model)}", f"train_data_path={self.corpus}/train_text_document",
+                      f"valid_data_path={self.corpus}/valid_text_document", f"train_iters={steps}", f"lr={rate}", f"seed={seed}",
+                      f"global_batch_size={batch}", f"micro_batch_size={min(batch, 4)}", f"export={folder}", f"result={figures}",
+                      *[s.format(corpus=self.corpus) for s in SETTINGS[contender]])
+            record = {"distill": json.load(open(figures)), "contender": contender, "budget": budget, "rate": rate,
+                      "batch": batch, "seed": seed, "steps": steps}
+            figures.unlink()
+            return record
+
+        return self.run(name, model, make)
+
+    def trials(self, model, contender, budget):
+        sequences = int(self.teacher_tokens(model) * budget) // SEQUENCE
+        return [(rate, batch) for rate in RATES[contender] for batch in self.batches(sequences)]
+
+    def chosen(self, model, contender, budget):
+        """The trial whose own term is lowest on the validation part."""
+        figure = "nats" if contender == "sft" else "kl"
+        return min(self.trials(model, contender, budget),
+                   key=lambda t: self.distilled(model, contender, budget, *t, seed=1)["valid"]["valid"][figure])
+
+
+def jobs(study, models, stage):
+    """What can run side by side."""
+    for model in models:
+        if stage == "sweep":
+            yield lambda model=model: study.untouched(model)
+            for calibrated in (False, True):
+                yield lambda model=model, c=calibrated: study.converted(model, c)
+        for budget in BUDGETS:
+            for contender in RATES:
+                if stage == "sweep":
+                    for trial in study.trials(model, contender, budget):
+                        yield lambda a=(model, contender, budget, *trial): study.distilled(*a, seed=1)
+                else:
+                    trial = study.chosen(model, contender, budget)
+                    for seed in SEEDS:
+                        yield lambda a=(model, contender, budget, *trial), s=seed: study.distilled(*a, seed=s)
+
+
+def spread(values):
+    mean = statistics.fmean(values)
+    return f"{mean:.4f}" if len(values) == 1 else f"{mean:.4f} ± {statistics.stdev(values):.4f}"
+
+
+def report(study, models):
+    lines = []
+    for model in models:
+        teacher, raw = study.untouched(model), study.converted(model, False)
+        floor, ceiling = teacher["test"]["test"]["nats"], raw["test"]["test"]["nats"]
+
+        def row(name, budget, records, trial=""):
+            test = [r["test"]["test"] for r in records]
+            gap = [(ceiling - t["nats"]) / (ceiling - floor) for t in test]
+            pairs = [r["test"]["pairs"]["accuracy"] for r in records if "pairs" in r["test"]]
+            lines.append(f"| {name} | {budget} | {trial} | {spread([t['nats'] for t in test])} | {spread(gap)} | "
+                         f"{spread([t['kl'] for t in test])} | {spread([t['top1_agreement'] for t in test])} | "
+                         f"{spread(pairs) if pairs else ''} |")
+
+        lines += [f"## {model}", "", "| way | budget | lr, batch | loss | gap closed | KL | top-1 agreement | pairs |",
+                  "|---|---|---|---|---|---|---|---|"]
+        row("teacher", "", [teacher])
+        row("untrained", "0", [raw])
+        row("calibrated", "0", [study.converted(model, True)])
+        for budget in BUDGETS:
+            for contender in RATES:
+                rate, batch = study.chosen(model, contender, budget)
+                records = [study.distilled(model, contender, budget, rate, batch, seed=s) for s in SEEDS]
+                row(contender, f"{100 * budget:g} %", records, f"{rate:g}, {batch}")
+        lines.append("")
+    (study.out / "report.md").write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=pathlib.Path)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--models", default="mla,gqa")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--pairs", type=pathlib.Path, help="minimal pairs, BLiMP's JSONL")
+    parser.add_argument("--farskip", type=pathlib.Path, default=ROOT / "build/farskip")
+    parser.add_argument("--stage", choices=("teacher", "sweep", "seeds", "report"), help="one of them (default: all in order)")
+    arguments = parser.parse_args()
+    study, models = Study(arguments), arguments.models.split(",")
+    for stage in [arguments.stage] if arguments.stage else ["teacher", "sweep", "seeds", "report"]:
+        if stage == "report":
+            report(study, models)
+            continue
+        with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
+            work = [lambda m=m: study.train_teacher(m) for m in models] if stage == "teacher" else jobs(study, models, stage)
+            for future in [pool.submit(job) for job in work]:
+                future.result()
+
+
+if __name__ == "__main__":
+    main()
