@@ -1,5 +1,7 @@
 // farskip serve as a user meets it: a small trained model, a client, signals.
 
+#include <fmt/format.h>
+
 #include <csignal>
 #include <regex>
 
@@ -132,6 +134,21 @@ TEST_F(Serve, AnEndFinishesWhatRuns) {
   program->send(SIGTERM);
   EXPECT_NE(client.read_until("data: [DONE]"), "") << "the last word is heard";
   EXPECT_EQ(program->wait(60), 0) << program->err();
+}
+
+TEST_F(Serve, ALostRankEndsWhatRuns) {
+  const auto program = start("--layout tp=2 --transport gloo --max-num-seqs 1");
+  testing::Client client(port);
+  json body = greedy("The quick");
+  body.update({{"max_tokens", 100}, {"n", 16}, {"stream", true}, {"ignore_eos", true}});
+  client.send(testing::post_text("/v1/completions", body.dump()));
+  ASSERT_NE(client.read_until("data: "), "");
+  const auto children = program->children();
+  ASSERT_EQ(children.size(), 2u);
+  kill(children[1], SIGKILL);
+  EXPECT_NE(client.read_until("\"error\""), "");
+  EXPECT_THAT(program->wait(60), ::testing::Optional(::testing::Ne(0)));
+  EXPECT_THAT(program->err(), HasSubstr(fmt::format("rank 1 of 2 (process {}) was killed by signal 9", children[1])));
 }
 
 TEST_F(Serve, WrongUseIsExplained) {
