@@ -82,7 +82,7 @@ class Study:
         if part == "test" and self.pairs:
             command += ["--tokenizer", self.corpus / "tokenizer", "--pairs", f"pairs={self.pairs}"]
         self.call(log, *command)
-        tasks = json.load(open(result))["tasks"]
+        tasks = {task["name"]: task for task in json.load(open(result))["tasks"]}
         result.unlink()
         return tasks
 
@@ -148,7 +148,7 @@ class Study:
 
     def chosen(self, model, contender, budget):
         """The trial whose own term is lowest on the validation part."""
-        figure = "nats" if contender == "sft" else "kl"
+        figure = "loss" if contender == "sft" else "kl"
         return min(self.trials(model, contender, budget),
                    key=lambda t: self.distilled(model, contender, budget, *t, seed=1)["valid"]["valid"][figure])
 
@@ -180,13 +180,13 @@ def report(study, models):
     lines = []
     for model in models:
         teacher, raw = study.untouched(model), study.converted(model, False)
-        floor, ceiling = teacher["test"]["test"]["nats"], raw["test"]["test"]["nats"]
+        floor, ceiling = teacher["test"]["test"]["loss"], raw["test"]["test"]["loss"]
 
         def row(name, budget, records, trial=""):
             test = [r["test"]["test"] for r in records]
-            gap = [(ceiling - t["nats"]) / (ceiling - floor) for t in test]
-            pairs = [r["test"]["pairs"]["accuracy"] for r in records if "pairs" in r["test"]]
-            lines.append(f"| {name} | {budget} | {trial} | {spread([t['nats'] for t in test])} | {spread(gap)} | "
+            gap = [(ceiling - t["loss"]) / (ceiling - floor) for t in test]
+            pairs = [r["test"]["pairs"]["acc"] for r in records if "pairs" in r["test"]]
+            lines.append(f"| {name} | {budget} | {trial} | {spread([t['loss'] for t in test])} | {spread(gap)} | "
                          f"{spread([t['kl'] for t in test])} | {spread([t['top1_agreement'] for t in test])} | "
                          f"{spread(pairs) if pairs else ''} |")
 
