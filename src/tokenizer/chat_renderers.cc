@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "tokenizer/chat_template.h"
@@ -71,23 +72,57 @@ void deepseek_v2(Messages messages, const TokenizerConfig& config, bool prompt, 
   if (prompt) out.add("Assistant:");
 }
 
-void deepseek_r1(Messages messages, const TokenizerConfig& config, bool prompt, Writer& out) {
-  out.add(config.bos_token);
-  const auto last_system =
-      std::find_if(messages.rbegin(), messages.rend(), [](const ChatMessage& m) { return m.role == "system"; });
-  if (last_system != messages.rend()) out.add(last_system->content);
+/// What systems say, the last alone or all of them, in front of everything.
+std::string deepseek_system(Messages messages, bool all) {
+  std::string text;
+  bool first = true;
+  for (const auto& [role, content] : messages) {
+    if (role != "system") continue;
+    text = !all || first ? content : text + "\n\n" + content;
+    first = false;
+  }
+  return text;
+}
+
+struct DeepSeekForm {
+  bool all_systems = true;
+  bool drops_thoughts = false;          ///< of earlier turns
+  bool question_asks = false;           ///< the assistant's mark stands behind each question, not before an answer
+  std::string_view prompt_behind = {};  ///< what the mark that asks for an answer is followed by
+};
+
+void deepseek_v3(Messages messages, const TokenizerConfig& config, bool prompt, Writer& out, const DeepSeekForm& form) {
+  constexpr std::string_view asks = "<｜Assistant｜>";
+  out.add(config.bos_token + deepseek_system(messages, form.all_systems));
+  bool is_asked = false;
   for (const auto& [role, content] : messages) {
     if (role == "user") {
       out.add("<｜User｜>" + content);
+      if (form.question_asks) out.add(asks);
+      is_asked = form.question_asks;
     } else if (role == "assistant") {
-      out.add("<｜Assistant｜>");
-      out.target(behind_last(content, "</think>"));  // thoughts of earlier turns are left out
+      if (!form.question_asks) out.add(asks);
+      out.target(form.drops_thoughts ? behind_last(content, "</think>") : std::string_view(content));
       out.target("<｜end▁of▁sentence｜>");
+      is_asked = false;
     } else if (role != "system") {
       refuse_role(role);
     }
   }
-  if (prompt) out.add("<｜Assistant｜>");
+  if (prompt && !is_asked) out.add(std::string(asks) + std::string(form.prompt_behind));
+}
+
+void deepseek_v3_first(Messages messages, const TokenizerConfig& config, bool prompt, Writer& out) {
+  deepseek_v3(messages, config, prompt, out, {});
+}
+void deepseek_v3_0324(Messages messages, const TokenizerConfig& config, bool prompt, Writer& out) {
+  deepseek_v3(messages, config, prompt, out, {.question_asks = true});
+}
+void deepseek_r1_first(Messages messages, const TokenizerConfig& config, bool prompt, Writer& out) {
+  deepseek_v3(messages, config, prompt, out, {.all_systems = false, .drops_thoughts = true});
+}
+void deepseek_r1(Messages messages, const TokenizerConfig& config, bool prompt, Writer& out) {
+  deepseek_v3(messages, config, prompt, out, {.drops_thoughts = true, .prompt_behind = "<think>\n"});
 }
 
 /// Kimi-K2; Moonlight's has no tools.
@@ -180,6 +215,23 @@ void llama3_1(Messages messages, const TokenizerConfig& config, bool prompt, Wri
   llama3_messages(messages.subspan(has_system), prompt, out);
 }
 
+/// A tool's answer is written as JSON; any other role as it is called.
+void llama4(Messages messages, const TokenizerConfig& config, bool prompt, Writer& out) {
+  const auto header = [&](const std::string& role) { out.add("<|header_start|>" + role + "<|header_end|>\n\n"); };
+  out.add(config.bos_token);
+  const bool has_system = messages[0].role == "system";
+  if (has_system) {
+    header("system");
+    out.add(std::string(trimmed(messages[0].content)) + "<|eot|>");
+  }
+  for (const auto& [role, content] : messages.subspan(has_system)) {
+    const bool is_tool = role == "tool" || role == "ipython";
+    header(is_tool ? "ipython" : role);
+    out.add((is_tool ? nlohmann::json(content).dump() : content) + "<|eot|>", role == "assistant");
+  }
+  if (prompt) header("assistant");
+}
+
 void mistral_v0(Messages messages, const TokenizerConfig& config, bool, Writer& out) {
   check_alternation(messages);
   out.add(config.bos_token);
@@ -231,7 +283,10 @@ void tulu(Messages messages, const TokenizerConfig& config, bool prompt, Writer&
 
 constexpr KnownChatTemplate kKnown[] = {
     {"DeepSeek-V2", "8aeba567270fa9a8d5372caf4b04affea947c4421d96adc01e3ff94021b0ae8e", deepseek_v2},
-    {"DeepSeek-R1", "1546232b56f9c33a5d7fcdc270b0014d67dff9c3df06737f091a4a7dee729c3a", deepseek_r1},
+    {"DeepSeek-V3", "3b8267e54b67df6500f231ffa969955cc9d26b3444a291ced4eb96ca7d3ca1ea", deepseek_v3_first},
+    {"DeepSeek-V3-0324", "22e97ba043dacf9df1f071a9de9d2bb6b0757491f16e96e810834b86e1641286", deepseek_v3_0324},
+    {"DeepSeek-R1 (first)", "1546232b56f9c33a5d7fcdc270b0014d67dff9c3df06737f091a4a7dee729c3a", deepseek_r1_first},
+    {"DeepSeek-R1", "5b7a90c17faa4288745d78ec7097e9a571a3bb7cddc0ab0282d552bd63c7fb51", deepseek_r1},
     {"Kimi-K2", "0d19c3a601c02d8f788799efcaceee9f0cda955e165b9c137ea9f7198fea4d37", kimi_k2},
     {"Moonlight", "6b8f9563736bb6f83c21a093c302196ec2c837ae16b085484a20f406d6ca6542", moonlight},
     {"Moonlight", "0af7f5845651f3ba85a82d70d8af968a1da0a60f4c7bb662a9c305cfc9cc224c", moonlight},
@@ -239,6 +294,7 @@ constexpr KnownChatTemplate kKnown[] = {
     {"Llama-3 (first)", "b48c47f6443892716176eb200bf4ef108f64e06ca26ed0fa8ebc0a4b3992fcb2", llama3_first},
     {"Llama-3", "ba03a121d097859c7b5b9cd03af99aafe95275210d2876f642ad9929a150f122", llama3},
     {"Llama-3.1", "99799a835a31e1d33c4a9c7ee8a0de3923b291a95155ed6dc8efcbd0fe1d0238", llama3_1},
+    {"Llama-4", "9bcc2b35f15730186459ff95c30804d7b97eeb97360b71b432f5564aab789f04", llama4},
     {"Mixtral (first)", "26a59556925c987317ce5291811ba3b7f32ec4c647c400c6cc7e3a9993007ba7", mistral_v0},
     {"Mixtral", "1c6594f8393552ef16bbf3ddecb67d8258fb8d66339a1a092a8f8496061f02d3", mixtral},
     {"OLMoE", "fe689ffbd6a4e2d0532d7480696b065b10e0e1eff3f9b9fc4bea415761e4bf4a", tulu},
