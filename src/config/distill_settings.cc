@@ -15,10 +15,11 @@ void add_losses(Settings& table, DistillSettings& d) {
   table.add("cross_entropy_weight", d.cross_entropy_weight, 0.0,
             "Share w of the next token's cross-entropy in the loss, (1 - w) KL + w CE; 1: supervised fine-tuning.",
             Range::between(0, 1));
-  table.add("hidden_weight", d.hidden_weight, 0.0,
-            "Weight of a further term, the mean over layers of |s - t|^2 / |t|^2 between the residual streams; it falls "
-            "linearly to nothing.",
-            Range::at_least(0));
+  table.add(
+      "hidden_weight", d.hidden_weight, 0.0,
+      "Weight of a further term, the mean over layers of |s - t|^2 / |t|^2 between the residual streams; it falls "
+      "linearly to nothing.",
+      Range::at_least(0));
   table.add_optional("hidden_decay_iters", d.hidden_decay_iters, "train_iters",
                      "Step at which hidden_weight has reached nothing.", Range::at_least(1));
   table.add("router_weight", d.router_weight, 0.0,
@@ -60,8 +61,8 @@ void check_distillation(const Settings& table, const TrainConfig& c) {
          table.describe("top_k"));
   if (d.top_k_samples > 0 && d.top_k == 0)
     fail("{}: what top_k leaves out; give top_k and teacher_cache", table.describe("top_k_samples"));
-  for (const auto& [name, weight] : {std::pair{"hidden_weight", d.hidden_weight},
-                                     std::pair{"router_weight", d.router_weight}}) {
+  for (const auto& [name, weight] :
+       {std::pair{"hidden_weight", d.hidden_weight}, std::pair{"router_weight", d.router_weight}}) {
     if (weight > 0 && !d.teacher_cache.empty())
       fail("{} reads the teacher's inner values, which no cache holds; leave out {}", table.describe(name),
            table.describe("teacher_cache"));
@@ -122,7 +123,10 @@ TrainConfig load_distill_config(const std::string& recipe, const std::vector<std
   if (!config.distill.wanted())
     fail("teacher is not given; add teacher=FOLDER, the checkpoint whose predictions the student is to repeat");
   if (table.given("lr_warmup_iters") && !table.given("lr_warmup_fraction")) config.lr_warmup_fraction.reset();
-  if (config.model.empty()) config.model = config.distill.teacher;
+  if (!config.model.empty() && config.model != config.distill.teacher)
+    fail("{}, {}: the student has its teacher's shape; leave model out", table.describe("model"),
+         table.describe("teacher"));
+  config.model = config.distill.teacher;
   check_distillation(table, config);
   finish_settings(table, config);
   return config;

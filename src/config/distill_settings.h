@@ -14,10 +14,10 @@ struct TrainConfig;
 
 /// Defaults, ranges and meanings stand in add_distillation(), their only place.
 struct DistillSettings {
-  std::string teacher;                ///< folder; empty: no distillation
-  std::string teacher_connectivity;   ///< empty: as its config.json says
-  std::string calibrate;              ///< "", "false", "true" (the training data) or a text
-  int64_t calibrate_tokens = 0;       ///< 0: a number by the model's width
+  std::string teacher;               ///< folder; empty: no distillation
+  std::string teacher_connectivity;  ///< empty: as its config.json says
+  std::string calibrate;             ///< "", "false", "true" (the training data) or a text
+  int64_t calibrate_tokens = 0;      ///< 0: a number by the model's width
   double temperature = 1;
   double cross_entropy_weight = 0;
   double hidden_weight = 0;

@@ -43,7 +43,7 @@ nlohmann::json DistillStats::to_json() const {
   return json;
 }
 
-int64_t num_distill_sums(const ModelConfig& model) { return first_layer_place + model.num_moe_layers(); }
+int64_t num_distill_sums(const ModelConfig& model) { return first_layer_place + num_moe_layers(model); }
 
 at::Tensor distill_sums(const ModelConfig& model, const std::vector<Microbatch>& microbatches) {
   at::Tensor sums = at::zeros({num_distill_sums(model)}, at::kDouble);
@@ -57,11 +57,11 @@ at::Tensor distill_sums(const ModelConfig& model, const std::vector<Microbatch>&
       if (!model.is_moe(layer)) continue;
       const LayerRouting& routing = microbatch.routing[layer];
       if (routing.router_loss.defined()) {
-        values[router_place] += routing.router_loss.item<double>() / static_cast<double>(model.num_moe_layers());
+        values[router_place] += routing.router_loss.item<double>() / static_cast<double>(num_moe_layers(model));
       }
       if (microbatch.teacher) {
-        values[place] += static_cast<double>(nn::num_other_experts(
-            microbatch.teacher->routing[layer].ids, routing.ids, microbatch.batch.targets.reshape({-1})));
+        values[place] += static_cast<double>(nn::num_other_experts(microbatch.teacher->routing[layer].ids, routing.ids,
+                                                                   microbatch.batch.targets.reshape({-1})));
       }
       ++place;
     }

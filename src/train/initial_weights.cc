@@ -31,8 +31,9 @@ void TrainingSession::load_weights(const SampleSource& samples, const std::vecto
 at::Tensor TrainingSession::calibration_sequences(const SampleSource& samples,
                                                   const std::vector<int32_t>& given) const {
   const int64_t length = config_.seq_length, ranks = communicators_.world->size(), rank = communicators_.world->rank();
-  const int64_t wanted = config_.distill.calibrate_tokens > 0 ? config_.distill.calibrate_tokens
-                                                              : calibration_tokens_per_channel * model_.config.hidden_size;
+  const int64_t wanted = config_.distill.calibrate_tokens > 0
+                             ? config_.distill.calibrate_tokens
+                             : calibration_tokens_per_channel * model_.config.hidden_size;
   const bool of_samples = given.empty();
   const int64_t available = of_samples ? config_.train_iters * config_.global_batch_size : std::ssize(given) / length;
   const int64_t per_rank = std::min(available, (wanted + length - 1) / length) / ranks;

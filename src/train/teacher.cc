@@ -41,7 +41,8 @@ ChosenConnectivity default_student(const ModelConfig& model) {
   int64_t first = 0;
   while (first < layers && !model.is_moe(first)) ++first;
   if (first == layers) fail("the teacher has no MoE layer: nothing of it communicates that FarSkip would hide");
-  if (first == 0) return {Connectivity::farskip(layers), "every layer is a MoE layer, whose exchanges are to be hidden"};
+  if (first == 0)
+    return {Connectivity::farskip(layers), "every layer is a MoE layer, whose exchanges are to be hidden"};
   return {Connectivity::parse(fmt::format("layers={}-{}", first, layers - 1), layers),
           fmt::format("layer{} {} dense: no exchange to hide, and the dearest to convert", first == 1 ? "" : "s",
                       first == 1 ? "0 is" : fmt::format("0 to {} are", first - 1))};
@@ -60,7 +61,7 @@ void check_pair(const TrainConfig& config, const TeacherModel& teacher, const Mo
   same("channels", model.hidden_size, student.hidden_size);
   same("experts", model.num_experts, student.num_experts);
   same("experts per token", model.top_k, student.top_k);
-  same("MoE layers", model.num_moe_layers(), student.num_moe_layers());
+  same("MoE layers", num_moe_layers(model), num_moe_layers(student));
   if (model.layers != student.layers) fail("teacher and student have their MoE layers at other places");
   if (connectivity.is_standard() && !teacher.connectivity.is_standard()) {
     fail(
