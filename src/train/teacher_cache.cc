@@ -65,8 +65,7 @@ void write_part(const std::string& path, const Part& part) {
                           {"rest", part.rest},
                           {"negative_entropy", part.negative_entropy},
                           {"fingerprints", part.fingerprints}});
-  nlohmann::json record = file_record(path);
-  record["samples"] = part.fingerprints.size(0);
+  const nlohmann::json record = {{"samples", part.fingerprints.size(0)}, {"file", file_record(path)}};
   write_file(record_path(path), record.dump() + "\n");
 }
 
@@ -151,8 +150,9 @@ bool CachedTargets::has_part(int64_t first, int64_t num_samples) const {
   const std::string path = part_path(first);
   if (!fs::exists(record_path(path))) return false;
   const auto record = nlohmann::json::parse(read_file(record_path(path)), nullptr, /*allow_exceptions=*/false);
-  if (!record.is_object() || record.value("samples", int64_t{0}) < num_samples) return false;
-  const std::string problem = file_problem(folder_, fs::path(path).filename(), record);
+  if (!record.is_object() || !record.contains("file") || record.value("samples", int64_t{0}) < num_samples)
+    return false;
+  const std::string problem = file_problem(folder_, fs::path(path).filename(), record["file"]);
   if (!problem.empty()) log_warning(fmt::format("teacher_cache: {}; it is computed again", problem));
   return problem.empty();
 }
