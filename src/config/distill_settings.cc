@@ -46,7 +46,7 @@ void change_defaults(Settings& table) {
   table.set_default("lr_warmup_fraction", "0.05");
   table.set_default("moe_router_load_balancing_type", "none");
   table.set_default("moe_router_bias_update_rate", "0");
-  table.set_default("loss_spike_factor", "3");
+  table.set_default("loss_spike_factor", "10");
   table.set_default("grad_spike_factor", "10");
   table.set_default("guard_window", "20");
   table.set_default("guard_patience", "5");
