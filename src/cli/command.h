@@ -26,6 +26,7 @@ void add_tokenizer(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_train(CLI::App& app);
+void add_distill(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_compare(CLI::App& app);
 void add_generate(CLI::App& app);

@@ -16,6 +16,7 @@ Table memory_table(const MemoryPlan& plan) {
   };
   Table table{{"memory of a rank", "bytes", "what"}, {}, ""};
   table.rows = {{"weights", gib(plan.weights), "what stages compute with"},
+                {"teacher", gib(plan.teacher), "its weights; none without distillation"},
                 {"masters", gib(plan.masters), "fp32, where weights are not"},
                 {"gradients", gib(plan.gradients), "fp32, of all microbatches"},
                 {"moments", gib(plan.moments), "AdamW's two, fp32"},
@@ -26,20 +27,17 @@ Table memory_table(const MemoryPlan& plan) {
   return table;
 }
 
-}  // namespace
-
-std::string dry_run_text(const TrainConfig& config, const std::string& machine_name) {
+std::string text_of(const TrainConfig& config, const ModelConfig& model, const Connectivity& connectivity,
+                    const std::optional<Connectivity>& teacher, const std::string& machine_name) {
   Shown shown;
   shown.name = config.load.empty() ? config.model : config.load;
-  shown.model = load_model_config(shown.name);
-  shown.connectivity = config.connectivity.empty()
-                           ? Connectivity::from_config(shown.model.raw, shown.model.num_layers())
-                           : Connectivity::parse(config.connectivity, shown.model.num_layers());
+  shown.model = model;
+  shown.connectivity = connectivity;
   shown.machine = machine(machine_name);
   shown.load.sequences = static_cast<double>(config.micro_batch_size);
   shown.load.seq_length = static_cast<double>(config.seq_length);
   shown.load.bytes_per_value = config.dtype == TrainDtype::bf16 ? 2 : 4;
-  shown.graph = build_graph(shown.model, shown.connectivity, training_graph(config, shown.model));
+  shown.graph = build_graph(shown.model, shown.connectivity, training_graph(config, shown.model, teacher));
   shown.costs = model_costs(shown.graph, shown.model, shown.machine, shown.load);
   std::vector<SimulatedSchedule> schedules;
   for (const std::string& name : std::vector<std::string>{"reference", config.schedule}) {
@@ -49,6 +47,22 @@ std::string dry_run_text(const TrainConfig& config, const std::string& machine_n
   }
   const MemoryPlan memory = plan_memory(shown.graph, schedules.back().schedule, shown.model, shown.load);
   return summary_text(shown, schedules, schedules.size() - 1) + "\n" + render_text(memory_table(memory));
+}
+
+}  // namespace
+
+std::string dry_run_text(const TrainConfig& config, const std::string& machine_name) {
+  const ModelConfig model = load_model_config(config.load.empty() ? config.model : config.load);
+  const Connectivity connectivity = config.connectivity.empty()
+                                        ? Connectivity::from_config(model.raw, model.num_layers())
+                                        : Connectivity::parse(config.connectivity, model.num_layers());
+  return text_of(config, model, connectivity, std::nullopt, machine_name);
+}
+
+std::string dry_run_text(const TrainConfig& config, const ModelConfig& model, const Connectivity& student,
+                         const Connectivity& teacher, const std::string& machine_name) {
+  const bool beside = config.distill.teacher_cache.empty();
+  return text_of(config, model, student, beside ? std::optional(teacher) : std::nullopt, machine_name);
 }
 
 }  // namespace farskip::cli

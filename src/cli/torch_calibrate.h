@@ -15,8 +15,6 @@ struct CalibrateArguments {
   std::string spool_folder;
 };
 
-inline constexpr int64_t calibration_tokens_per_channel = 128;
-
 /// The tensors of `model` (a folder) that calibration changes, by name, in fp32. Prints the plan, progress and what
 /// came of it. Throws Error where predictions on held-out text do not come nearer to those of the model as it is, and
 /// for a text that is too short.

@@ -183,6 +183,12 @@ void Settings::assign(const std::string& name, const std::string& text, const st
   setting.place = place;
 }
 
+void Settings::set_default(const std::string& name, const std::string& text) {
+  Setting& setting = find_or_fail(name, subject_);
+  setting.parse(text);
+  setting.initial = setting.print();
+}
+
 void Settings::read_file(const std::string& path) { read_yaml(farskip::read_file(path), path); }
 
 void Settings::read_yaml(const std::string& yaml, const std::string& source) {

@@ -51,6 +51,9 @@ class Settings {
   void add_choice(const std::string& name, Enum& target, Enum value,
                   const std::vector<std::pair<Enum, std::string>>& words, const std::string& help);
 
+  /// Makes `text` the default of a setting that is declared already.
+  void set_default(const std::string& name, const std::string& text);
+
   /// Reads a recipe; settings that it leaves out keep their values.
   void read_file(const std::string& path);
   /// The same from text; `source` stands for the file's name in errors.

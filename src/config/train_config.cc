@@ -211,24 +211,39 @@ void apply_auto_resume(const Settings& table, TrainConfig& c) {
 
 }  // namespace
 
-TrainConfig::TrainConfig() { train_settings(*this); }
+TrainConfig::TrainConfig() {
+  Settings table = train_settings(*this);
+  add_distillation(table, *this);
+}
 
-Settings train_settings(TrainConfig& config) {
-  Settings table("farskip train");
+void add_train_settings(Settings& table, TrainConfig& config) {
   add_model_and_data(table, config);
   add_optimisation(table, config);
   add_run(table, config);
+}
+
+Settings train_settings(TrainConfig& config) {
+  Settings table("farskip train");
+  add_train_settings(table, config);
   return table;
+}
+
+void read_settings(Settings& table, const std::string& recipe, const std::vector<std::string>& overrides) {
+  if (!recipe.empty()) table.read_file(recipe);
+  for (const std::string& assignment : overrides) table.override_with(assignment);
+}
+
+void finish_settings(const Settings& table, TrainConfig& config) {
+  apply_layout(table, config);
+  check(table, config);
+  apply_auto_resume(table, config);
 }
 
 TrainConfig load_train_config(const std::string& recipe, const std::vector<std::string>& overrides) {
   TrainConfig config;
   Settings table = train_settings(config);
-  if (!recipe.empty()) table.read_file(recipe);
-  for (const std::string& assignment : overrides) table.override_with(assignment);
-  apply_layout(table, config);
-  check(table, config);
-  apply_auto_resume(table, config);
+  read_settings(table, recipe, overrides);
+  finish_settings(table, config);
   return config;
 }
 
@@ -256,7 +271,7 @@ int64_t TrainConfig::num_microbatches() const {
 
 std::string train_recipe(const TrainConfig& config) {
   TrainConfig copy;
-  Settings table = train_settings(copy);
+  Settings table = config.distill.wanted() ? distill_settings(copy) : train_settings(copy);
   copy = config;  // the table prints what its variables hold now
   return table.to_yaml();
 }

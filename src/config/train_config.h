@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "config/batch_ramp.h"
+#include "config/distill_settings.h"
 #include "config/lr_schedule.h"
 #include "config/settings.h"
 
@@ -57,6 +58,8 @@ struct TrainConfig {
   std::optional<int64_t> lr_wsd_decay_iters;
   std::optional<double> decoupled_lr;      ///< absent: lr
   std::optional<double> decoupled_min_lr;  ///< absent: min_lr
+  std::string lr_multipliers;              ///< words PATTERN=FACTOR
+  std::string freeze;                      ///< words PATTERN
   double weight_decay;
   std::optional<double> start_weight_decay;  ///< absent: weight_decay
   std::optional<double> end_weight_decay;    ///< absent: weight_decay
@@ -104,6 +107,8 @@ struct TrainConfig {
   std::string tensorboard_dir;
   std::string report;
   double report_interval;  ///< seconds; 0: at the end alone
+  // farskip distill
+  DistillSettings distill;
 
   /// Replicas of each expert (Layout::dp): 0 until `layout` or resolve() says. Megatron's data-parallel size is
   /// expert_model_parallel_size * data_parallel.
@@ -124,6 +129,13 @@ struct TrainConfig {
   /// Of the step that trains this batch; steps are counted in full batches.
   StepRates rates(const BatchPosition& position) const;
 };
+
+/// Appends the settings of farskip train to a table.
+void add_train_settings(Settings& table, TrainConfig& config);
+/// Reads a recipe (empty: none) and overrides.
+void read_settings(Settings& table, const std::string& recipe, const std::vector<std::string>& overrides);
+/// Checks what single ranges cannot, and makes settings agree that are two spellings of one thing.
+void finish_settings(const Settings& table, TrainConfig& config);
 
 /// The table of all settings, bound to `config` (which gets the defaults and must outlive the table).
 Settings train_settings(TrainConfig& config);

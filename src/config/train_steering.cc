@@ -43,6 +43,11 @@ void add_learning_rate(Settings& table, TrainConfig& c) {
   table.add_optional("decoupled_min_lr", c.decoupled_min_lr, "min_lr",
                      "Learning rate of the embedding and the head at the end of the decay; at most decoupled_lr.",
                      Range::at_least(0));
+  table.add(
+      "lr_multipliers", c.lr_multipliers, "",
+      "Words PATTERN=FACTOR: the learning rate of tensors with such names (as a checkpoint has them, * stands for "
+      "anything) is multiplied; the last that matches counts. *.mlp.experts.*=0.5 *.self_attn.*=2");
+  table.add("freeze", c.freeze, "", "Words PATTERN: tensors that do not change at all. *.mlp.gate.weight *embed*");
 }
 
 void add_weight_decay(Settings& table, TrainConfig& c) {

@@ -13,6 +13,9 @@
 
 namespace farskip {
 
+/// Of a calibration text, for each channel of the hidden size, where nothing else is said.
+inline constexpr int64_t calibration_tokens_per_channel = 128;
+
 struct CalibrationOptions {
   int64_t tokens_per_chunk = 2048;  ///< that are computed together
   double held_out = 0.125;  ///< share of the sequences that only judge: they choose dampings and accept the whole

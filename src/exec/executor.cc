@@ -58,13 +58,13 @@ at::Tensor Executor::Run::fan_in(std::vector<ValueId> contributions) {
 std::vector<at::Tensor> Executor::Run::compute(NodeId id, const std::vector<at::Tensor>& inputs,
                                                const std::vector<bool>& flags) {
   const Node& node = graph.node(id);
-  if (!differentiate || node.recompute != no_node) {
+  if (!differentiate || node.recompute != no_node || node.pass == Pass::teacher) {
     at::NoGradGuard no_grad;
-    return e.math_.forward(node, inputs, state(node), nullptr);
+    return math(node).forward(node, inputs, state(node), nullptr);
   }
   segments[id] = std::make_unique<Segment>();
   return segments[id]->run(inputs, flags, [&](const std::vector<at::Tensor>& cut, nn::WeightGradQueue* queue) {
-    return e.math_.forward(node, cut, state(node), queue);
+    return math(node).forward(node, cut, state(node), queue);
   });
 }
 
@@ -73,7 +73,7 @@ void Executor::Run::run_forward(NodeId id) {
   std::map<ValueId, at::Tensor> sums;
   auto operand = [&](ValueId v) { return sums.count(v) ? sums[v] : values[v]; };
   for (const Sum& sum : node.sums) write(sum.out, sums[sum.out] = operand(sum.left) + operand(sum.right));
-  if (node.stage == Stage::view_attn || node.stage == Stage::view_head) return;
+  if (only_sums(node.stage)) return;
   std::vector<at::Tensor> outputs;
   if (node.stage == Stage::view_ff) {
     outputs = compute(id, {operand(node.view)}, {true});
@@ -121,7 +121,7 @@ void Executor::Run::run_view_backward(NodeId id) {
 void Executor::Run::run_backward(NodeId id) {
   const Node& node = graph.node(id);
   const Stage stage = node.stage;
-  if (stage == Stage::view_attn || stage == Stage::view_ff || stage == Stage::view_head) return run_view_backward(id);
+  if (only_sums(stage) || stage == Stage::view_ff) return run_view_backward(id);
   std::vector<at::Tensor> output_grads;
   if (stage == Stage::loss) {
     output_grads.push_back(at::ones({}, result.losses[node.microbatch].options()));
@@ -147,6 +147,7 @@ void Executor::Run::run(NodeId id) {
   const Node& node = graph.node(id);
   switch (node.pass) {
     case Pass::forward:
+    case Pass::teacher:
       run_forward(id);
       break;
     case Pass::recompute:
@@ -202,6 +203,7 @@ Executor::Executor(const StageGraph& graph, Schedule schedule, const StageMath& 
   validate(graph_, schedule_);
   FARSKIP_CHECK(graph_.options().scope == Scope::forward || parameters_ != nullptr, "gradients need parameters");
   FARSKIP_CHECK(graph_.options().scope != Scope::step || hooks_ != nullptr, "a step graph needs hooks");
+  FARSKIP_CHECK(graph_.options().teacher.has_value() == (options_.teacher != nullptr), "a teacher needs weights");
   for (const Value& value : graph_.values()) num_readers_.push_back(static_cast<int>(value.readers.size()));
   for (NodeId id = 0; id < graph_.num_nodes(); ++id) names_.push_back(graph_.name(id));
 }

@@ -42,7 +42,10 @@ struct ExecutorOptions {
   /// For the failing control of tests: gradients added in the order in which they were computed.
   bool fan_in_by_arrival = false;
   bool record_spans = true;
-  /// Called with every forward value as it is written. Values are shared, not copied.
+  /// The teacher's weights. REQUIRES: where the graph has a teacher, and only there.
+  const StageMath* teacher = nullptr;
+  /// Called with every forward value as it is written, a teacher's too. Values are shared, not copied: the loss of a
+  /// distillation writes its gradient over the teacher's logits.
   std::function<void(const Value&, const at::Tensor&)> observe = {};
 };
 

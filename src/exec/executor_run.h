@@ -27,15 +27,26 @@ struct Executor::Run {
         arrival(graph.num_values(), 0),
         differentiate(graph.options().scope != Scope::forward) {
     for (Batch& batch : batches) {
-      result.microbatches.push_back({std::move(batch), std::vector<LayerRouting>(graph.num_layers())});
+      Microbatch made{std::move(batch), std::vector<LayerRouting>(graph.num_layers())};
+      if (graph.options().teacher) {
+        made.teacher = std::make_shared<Microbatch>();
+        made.teacher->batch = made.batch;
+        made.teacher->routing.resize(graph.num_layers());
+      }
+      result.microbatches.push_back(std::move(made));
     }
   }
 
-  Microbatch& state(const Node& node) { return result.microbatches[node.microbatch]; }
+  Microbatch& state(const Node& node) {
+    Microbatch& own = result.microbatches[node.microbatch];
+    return node.pass == Pass::teacher ? *own.teacher : own;
+  }
+  const StageMath& math(const Node& node) const { return node.pass == Pass::teacher ? *e.options_.teacher : e.math_; }
 
   void write(ValueId id, at::Tensor value) {
-    if (e.options_.observe && graph.node(graph.value(id).producer).pass == Pass::forward && value.defined()) {
-      e.options_.observe(graph.value(id), value);
+    if (e.options_.observe && value.defined()) {
+      const Pass pass = graph.node(graph.value(id).producer).pass;
+      if (pass == Pass::forward || pass == Pass::teacher) e.options_.observe(graph.value(id), value);
     }
     arrival[id] = clock++;
     if (readers_left[id] > 0) values[id] = std::move(value);

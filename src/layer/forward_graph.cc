@@ -12,14 +12,17 @@ namespace {
 
 class ForwardBuilder {
  public:
-  ForwardBuilder(StageGraph& graph, const ModelConfig& model, const Connectivity& connectivity, int microbatch)
+  ForwardBuilder(StageGraph& graph, const ModelConfig& model, const Connectivity& connectivity, int microbatch,
+                 Pass pass)
       : graph_(graph),
         model_(model),
         connectivity_(connectivity),
         microbatch_(microbatch),
+        pass_(pass),
         exchange_(graph.options().layout.exchange(graph.options().phase)) {}
 
-  void build() {
+  /// Up to the loss, which is taken against `teacher` where it has logits; a teacher's pass up to its logits.
+  TeacherValues build(const TeacherValues& teacher) {
     layer_ = -1;
     const ValueId embedding = value("x0");
     node(Stage::embed, {}, {embedding});
@@ -41,15 +44,24 @@ class ForwardBuilder {
       for (const auto& group : leaves) {
         if (!Leaf{group}.is_attention()) streams.add_leaf(layer_, {group, join(group)});
       }
+      if (graph_.options().match_streams) add_match(streams, teacher);
     }
     const ValueId logits = value("logits");
     node(Stage::head, {add_view(Stage::view_head, streams)}, {logits});
+    if (pass_ == Pass::teacher) return {logits, std::move(compared_)};
+    if (teacher.logits != no_value) {
+      std::vector<ValueId> reads = {logits, teacher.logits};
+      reads.insert(reads.end(), compared_.begin(), compared_.end());
+      node(Stage::loss, std::move(reads), {value("loss", false)});
+      return {};
+    }
     const bool train = graph_.options().phase == Phase::train;
     node(train ? Stage::loss : Stage::sample, {logits}, {value(train ? "loss" : "token", false)});
+    return {};
   }
 
  private:
-  std::string prefix() const { return fmt::format("mb{}.", microbatch_); }
+  std::string prefix() const { return fmt::format("mb{}.{}", microbatch_, pass_ == Pass::teacher ? "teacher." : ""); }
   ValueId value(const std::string& name, bool differentiable = true) {
     return graph_.add_value(prefix() + name, differentiable);
   }
@@ -61,6 +73,7 @@ class ForwardBuilder {
     Node made;
     made.microbatch = microbatch_;
     made.layer = layer_;
+    made.pass = pass_;
     made.stage = stage;
     made.group = group;
     made.reads = std::move(reads);
@@ -74,6 +87,7 @@ class ForwardBuilder {
     Node made;
     made.microbatch = microbatch_;
     made.layer = layer_;
+    made.pass = pass_;
     made.stage = stage;
     ValueId view = no_value;
     if (stage == Stage::view_attn) {
@@ -102,6 +116,19 @@ class ForwardBuilder {
     made.writes.push_back(normed);
     graph_.add_node(std::move(made));
     return normed;
+  }
+
+  /// The whole stream behind this layer, for the student with its distance from the teacher's.
+  void add_match(Streams& streams, const TeacherValues& teacher) {
+    ++layer_;
+    const ValueId view = add_view(Stage::view_match, streams);
+    if (pass_ == Pass::teacher) {
+      compared_.push_back(view);
+    } else {
+      compared_.push_back(local("distance"));
+      node(Stage::match, {view, teacher.streams.at(static_cast<size_t>(layer_ - 1))}, {compared_.back()});
+    }
+    --layer_;
   }
 
   /// What a contribution of this layer is before any reduction.
@@ -150,8 +177,13 @@ class ForwardBuilder {
 
   void add_moe(ValueId u) {
     const ValueId p = local("p"), ids = local("ids", false);
-    node(Stage::route, {u}, {p, ids});
-    if (graph_.options().expert_load && graph_.options().scope != Scope::forward) add_expert_load(ids);
+    const NodeId route = node(Stage::route, {u}, {p, ids});
+    const bool student = pass_ == Pass::forward;
+    if (student && graph_.options().match_routes) {
+      const NodeId decided = graph_.find(microbatch_, layer_, Pass::teacher, Stage::route);
+      graph_.wait_for(route, graph_.node(decided).writes[1]);
+    }
+    if (student && graph_.options().expert_load && graph_.options().scope != Scope::forward) add_expert_load(ids);
     switch (exchange_) {
       case Exchange::all_to_all:
         add_exchanged_experts(u, p, ids);
@@ -222,16 +254,23 @@ class ForwardBuilder {
   const ModelConfig& model_;
   const Connectivity& connectivity_;
   int microbatch_;
+  Pass pass_;
   int layer_ = -1;
   Exchange exchange_;
+  std::vector<ValueId> compared_;  ///< a teacher's streams; a student's distances from them
   std::map<Contribution, ValueId> outputs_;
 };
 
 }  // namespace
 
-NodeId add_forward(StageGraph& graph, const ModelConfig& model, const Connectivity& connectivity, int microbatch) {
+TeacherValues add_teacher(StageGraph& graph, const ModelConfig& model, int microbatch) {
+  return ForwardBuilder(graph, model, *graph.options().teacher, microbatch, Pass::teacher).build({});
+}
+
+NodeId add_forward(StageGraph& graph, const ModelConfig& model, const Connectivity& connectivity, int microbatch,
+                   const TeacherValues& teacher) {
   const NodeId begin = graph.num_nodes();
-  ForwardBuilder(graph, model, connectivity, microbatch).build();
+  ForwardBuilder(graph, model, connectivity, microbatch, Pass::forward).build(teacher);
   return begin;
 }
 

@@ -13,7 +13,8 @@ namespace {
 bool is_recomputed(const Recompute& recompute, const Node& node) {
   if (node.layer < recompute.num_layers) {
     // Not the sums, nor what all ranks have told each other of the routes.
-    return node.stage != Stage::view_attn && node.stage != Stage::counts && node.stage != Stage::expert_load;
+    return !only_sums(node.stage) && node.stage != Stage::match && node.stage != Stage::counts &&
+           node.stage != Stage::expert_load;
   }
   return recompute.core_attn && node.stage == Stage::attn_core;
 }

@@ -33,6 +33,8 @@ const std::vector<StageRow>& stage_table() {
       {reduce_dense, "reduce_dense", comm, false, false},
       {gather, "gather", comm, false, false},
       {reduce_scatter, "reduce_scatter", comm, false, false},
+      {view_match, "view_match", compute, false, false},
+      {match, "match", compute, false, false},
       {view_head, "view_head", compute, false, false},
       {head, "head", compute, true, false},
       {loss, "loss", compute, false, false},
@@ -52,7 +54,7 @@ const StageRow& row(Stage stage) { return stage_table()[static_cast<size_t>(stag
 std::string_view to_string(Stage stage) { return row(stage).name; }
 
 std::string_view to_string(Pass pass) {
-  constexpr std::string_view names[] = {"fwd", "bwd", "wgrad", "rec", "step"};
+  constexpr std::string_view names[] = {"fwd", "bwd", "wgrad", "rec", "step", "teach"};
   return names[static_cast<size_t>(pass)];
 }
 
@@ -64,10 +66,10 @@ Stage parse_stage(std::string_view name) {
 }
 
 Pass parse_pass(std::string_view name) {
-  for (auto pass : {Pass::forward, Pass::backward, Pass::wgrad, Pass::recompute, Pass::step}) {
+  for (auto pass : {Pass::forward, Pass::backward, Pass::wgrad, Pass::recompute, Pass::step, Pass::teacher}) {
     if (to_string(pass) == name) return pass;
   }
-  fail("'{}' is not a pass; expected fwd, bwd, wgrad, rec or step", std::string(name));
+  fail("'{}' is not a pass; expected fwd, bwd, wgrad, rec, step or teach", std::string(name));
 }
 
 }  // namespace farskip

@@ -31,6 +31,8 @@ enum class Stage : uint8_t {
   reduce_dense,    ///< all-reduce of a dense feed-forward's partial sums, where they go alone
   gather,          ///< tokens of all ranks before the experts
   reduce_scatter,  ///< sums back to the tokens' ranks
+  view_match,      ///< sums of the whole stream before a layer, where teacher and student are compared
+  match,           ///< distance of the student's stream from its teacher's
   view_head,       ///< sums that the head needs, then the final norm
   head,
   loss,
@@ -50,6 +52,7 @@ enum class Pass : uint8_t {
   wgrad,      ///< gradients of a stage's weights; nobody waits for them before the optimizer
   recompute,  ///< a forward stage once more, for the state its backward needs
   step,       ///< once a step, after all microbatches
+  teacher,    ///< forward of another model with the same shape, whose gradients nobody wants
 };
 
 /// Where a stage runs. Communication lanes are told apart by their communicator.
@@ -66,6 +69,10 @@ struct StageRow {
 /// The table itself, in the order of the enum.
 const std::vector<StageRow>& stage_table();
 const StageRow& row(Stage stage);
+/// Stages that are nothing but sums of the stream.
+constexpr bool only_sums(Stage stage) {
+  return stage == Stage::view_attn || stage == Stage::view_match || stage == Stage::view_head;
+}
 constexpr bool is_gather(Stage stage) { return stage == Stage::param_gather || stage == Stage::param_gather_experts; }
 constexpr bool is_gradient_reduction(Stage stage) {
   return stage == Stage::grad_reduce || stage == Stage::grad_reduce_experts;

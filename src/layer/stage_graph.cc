@@ -93,6 +93,7 @@ NodeId StageGraph::add_node(Node node) {
   for (ValueId v : node.writes) {
     FARSKIP_CHECK(values_[v].producer == no_node, values_[v].name + " is written twice");
     values_[v].producer = id;
+    if (node.pass == Pass::teacher) values_[v].differentiable = false;
   }
   nodes_.push_back(std::move(node));
   return id;
@@ -108,6 +109,10 @@ StageGraph build_graph(const ModelConfig& model, const Connectivity& connectivit
   if (connectivity.num_layers() != model.num_layers()) {
     fail("the connectivity describes {} layers, the model has {}", connectivity.num_layers(), model.num_layers());
   }
+  if (options.teacher && options.teacher->num_layers() != model.num_layers()) {
+    fail("the teacher's connectivity describes {} layers, the model has {}", options.teacher->num_layers(),
+         model.num_layers());
+  }
   if (options.num_microbatches < 1) fail("{} microbatches; at least 1 is needed", options.num_microbatches);
   StageGraph graph;
   graph.options_ = options;
@@ -116,7 +121,8 @@ StageGraph build_graph(const ModelConfig& model, const Connectivity& connectivit
   if (graph.options_.shard_optimizer && graph.options_.scope == Scope::step) add_gathers(graph, model);
   std::vector<ValueId> last_accumulated((graph.num_layers_ + 2) * num_stages, no_value);
   for (int microbatch = 0; microbatch < options.num_microbatches; ++microbatch) {
-    const NodeId begin = add_forward(graph, model, connectivity, microbatch);
+    const TeacherValues teacher = options.teacher ? add_teacher(graph, model, microbatch) : TeacherValues{};
+    const NodeId begin = add_forward(graph, model, connectivity, microbatch, teacher);
     if (graph.options_.scope != Scope::forward) {
       add_backward(graph, model, begin, graph.num_nodes(), last_accumulated);
     }

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -88,6 +89,14 @@ struct GraphOptions {
   /// For the global auxiliary loss, where gradients are computed: each gate's backward reads the load of its experts on
   /// all ranks, summed over the microbatches so far (Stage::expert_load).
   bool expert_load = false;
+  /// Distillation: each microbatch's forward pass also of a teacher, a model of the same shape with this connectivity,
+  /// as nodes of Pass::teacher. The loss reads its logits, so the two passes may be interleaved at will.
+  std::optional<Connectivity> teacher = std::nullopt;
+  /// The whole stream before each layer but the first, and before the head, is compared with the teacher's: the loss
+  /// reads what the stages `match` write. REQUIRES: teacher.
+  bool match_streams = false;
+  /// The student's gates read what the teacher's have decided. REQUIRES: teacher.
+  bool match_routes = false;
 };
 
 class StageGraph {
@@ -143,8 +152,17 @@ StageGraph build_graph(const ModelConfig& model, const Connectivity& connectivit
 
 /// Appends the gathers of weights that are shared out, and makes every forward stage that uses them wait for them.
 void add_gathers(StageGraph& graph, const ModelConfig& model);
-/// Appends the forward nodes of one microbatch. Returns the id of the first.
-NodeId add_forward(StageGraph& graph, const ModelConfig& model, const Connectivity& connectivity, int microbatch);
+/// What a student reads of its teacher's forward pass.
+struct TeacherValues {
+  ValueId logits = no_value;
+  std::vector<ValueId> streams = {};  ///< the whole stream before layer k + 1; only with match_streams
+};
+/// Appends the teacher's forward nodes of one microbatch.
+TeacherValues add_teacher(StageGraph& graph, const ModelConfig& model, int microbatch);
+/// Appends the forward nodes of one microbatch, whose loss is taken against `teacher` where it has logits. Returns the
+/// id of the first.
+NodeId add_forward(StageGraph& graph, const ModelConfig& model, const Connectivity& connectivity, int microbatch,
+                   const TeacherValues& teacher);
 /// Appends the transposition of nodes [begin, end) of one microbatch, starting from its loss. `last_accumulated` holds,
 /// per (layer + 1) * num_stages + stage, the value of the weight gradient accumulated so far, or no_value.
 void add_backward(StageGraph& graph, const ModelConfig& model, NodeId begin, NodeId end,

@@ -31,7 +31,8 @@ Recompute recompute_of(const TrainConfig& config, const ModelConfig& model) {
 
 }  // namespace
 
-GraphOptions training_graph(const TrainConfig& config, const ModelConfig& model) {
+GraphOptions training_graph(const TrainConfig& config, const ModelConfig& model,
+                            const std::optional<Connectivity>& teacher) {
   GraphOptions options;
   options.layout = Layout::parse(config.layout);
   options.num_microbatches = static_cast<int>(config.num_microbatches());
@@ -39,6 +40,9 @@ GraphOptions training_graph(const TrainConfig& config, const ModelConfig& model)
   options.recompute = recompute_of(config, model);
   options.expert_load =
       config.moe_router_load_balancing_type == LoadBalancing::global_aux_loss && config.aux_loss_alpha(model) > 0;
+  options.teacher = teacher;
+  options.match_streams = teacher && config.distill.hidden_weight > 0;
+  options.match_routes = teacher && config.distill.router_weight > 0;
   return options;
 }
 

@@ -7,7 +7,8 @@
 namespace farskip {
 
 /// Layout, microbatches, sharing out and recomputation of a recipe that is resolved. Throws Error for modules of
-/// recompute_modules that are not known.
-GraphOptions training_graph(const TrainConfig& config, const ModelConfig& model);
+/// recompute_modules that are not known. `teacher`: of a distillation whose teacher runs beside the student.
+GraphOptions training_graph(const TrainConfig& config, const ModelConfig& model,
+                            const std::optional<Connectivity>& teacher = std::nullopt);
 
 }  // namespace farskip

@@ -1,7 +1,9 @@
 #include "model/stage_math.h"
 
 #include <ATen/ATen.h>
+
 #include <ATen/core/grad_mode.h>
+#include <algorithm>
 
 #include "base/error.h"
 #include "nn/attention.h"
@@ -19,6 +21,10 @@ nn::RotaryTable positions_of(const Batch& batch, const nn::RotaryTable& table) {
 }
 
 }  // namespace
+
+int64_t num_moe_layers(const ModelConfig& model) {
+  return std::count(model.layers.begin(), model.layers.end(), LayerKind::moe);
+}
 
 StageMath::StageMath(const ModelConfig& config, nn::ModelWeights weights, int64_t max_positions,
                      StageMathOptions options)
@@ -59,6 +65,16 @@ std::vector<at::Tensor> StageMath::route(const Node& node, const nn::Input& u, M
     p = nn::attach_loss(p, loss, state.batch.share);
     record.z_loss = loss.detach();
   }
+  if (options_.distill) {
+    record.ids = routing.ids;
+    if (options_.keep_scores) record.scores = routing.scores.detach();
+    if (state.batch.router_weight > 0 && at::GradMode::is_enabled()) {
+      const auto loss = nn::router_agreement(state.teacher->routing[node.layer].scores, routing.scores,
+                                             state.batch.targets.reshape({-1}), state.batch.denominator);
+      p = nn::attach_loss(p, loss, state.batch.router_weight / static_cast<double>(num_moe_layers(config_)));
+      record.router_loss = loss.detach();
+    }
+  }
   if (options_.keep_routing_weights) record.weights = nn::dense_weights(routing, config_.num_experts);
   return {p, routing.ids};
 }
@@ -68,6 +84,20 @@ void StageMath::plan_local(const Node& node, const at::Tensor& ids, Microbatch& 
   LayerRouting& record = state.routing[node.layer];
   record.plan = nn::make_local_plan(ids, config_.num_experts, options_.expert_ranks, options_.expert_rank);
   record.load = record.plan.send_counts.flatten();
+}
+
+at::Tensor StageMath::distill_loss(const std::vector<at::Tensor>& in, Microbatch& state) const {
+  const auto rows = [](const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); };
+  const nn::TeacherTargets teacher = in.size() > 1 ? nn::TeacherTargets{.logits = rows(in[1])} : state.batch.teacher;
+  nn::DistillLoss result = nn::distill_loss(rows(in[0]), teacher, state.batch.targets.reshape({-1}),
+                                            options_.distill_loss, state.batch.denominator);
+  state.figures = std::move(result.figures);
+  if (in.size() <= 2) return result.loss;
+  at::Tensor distance = in[2];
+  for (size_t i = 3; i < in.size(); ++i) distance = distance + in[i];
+  distance = distance / static_cast<double>(in.size() - 2);
+  state.hidden_loss = distance.detach();
+  return result.loss + state.batch.hidden_weight * distance;
 }
 
 std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<at::Tensor>& in, Microbatch& state,
@@ -131,7 +161,11 @@ std::vector<at::Tensor> StageMath::forward(const Node& node, const std::vector<a
     }
     case Stage::sample:  // the likeliest; whoever draws otherwise reads the logits
       return {in[0].argmax(-1)};
+    case Stage::match:
+      return {nn::stream_distance(in[0].reshape({-1, in[0].size(-1)}), in[1].reshape({-1, in[1].size(-1)}),
+                                  state.batch.targets.reshape({-1}), state.batch.denominator)};
     case Stage::loss:
+      if (options_.distill) return {distill_loss(in, state)};
       return {nn::cross_entropy(in[0].reshape({-1, in[0].size(-1)}), state.batch.targets.reshape({-1}),
                                 state.batch.denominator)};
     default:

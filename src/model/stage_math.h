@@ -6,11 +6,13 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "config/model_config.h"
 #include "layer/stage_graph.h"
 #include "nn/attention.h"
+#include "nn/distill_loss.h"
 #include "nn/kv_cache.h"
 #include "nn/permute.h"
 #include "nn/rotary.h"
@@ -35,6 +37,11 @@ struct Batch {
   /// Per layer [T, K] int64: the experts of MoE layers, chosen by somebody else. Empty: routers choose.
   std::vector<at::Tensor> experts = {};
 
+  /// Distillation: what the teacher says of these tokens, rows [B * S]; undefined: the graph has its logits.
+  nn::TeacherTargets teacher = {};
+  double hidden_weight = 0;  ///< of the mean over layers of the streams' distance, with GraphOptions::match_streams
+  double router_weight = 0;  ///< of the mean over MoE layers of the gates' KL, with GraphOptions::match_routes
+
   at::Tensor experts_of(int64_t layer) const { return experts.empty() ? at::Tensor() : experts.at(layer); }
 };
 
@@ -46,8 +53,11 @@ struct LayerRouting {
   /// [num_experts] fp64: load of all ranks and of the microbatches so far, from the expert_load stage on; only with a
   /// global auxiliary loss.
   at::Tensor global_load;
-  at::Tensor z_loss;   ///< the same of the z-loss
-  at::Tensor weights;  ///< [T, num_experts] fp32; only where keep_routing_weights
+  at::Tensor z_loss;       ///< the same of the z-loss
+  at::Tensor weights;      ///< [T, num_experts] fp32; only where keep_routing_weights
+  at::Tensor ids;          ///< [T, K] int64: the experts chosen; of teachers and students
+  at::Tensor scores;       ///< [T, num_experts] fp32: of a teacher whose decisions are read
+  at::Tensor router_loss;  ///< fp32 scalar, unweighted: KL of the gates over the loss's denominator
 };
 
 /// State of one microbatch while it is executed, beside the values of the graph.
@@ -57,6 +67,9 @@ struct Microbatch {
   nn::RotaryTable rotary = {};        ///< of the batch's positions; from the embed stage on
   /// Per layer: makes the feed-forward's input again, where it is not kept.
   std::map<int, std::function<at::Tensor()>> again = {};
+  std::shared_ptr<Microbatch> teacher = nullptr;  ///< its pass over the same batch; null: none in this graph
+  at::Tensor figures = {};      ///< fp64 [nn::num_distill_figures], from the loss of a distillation on
+  at::Tensor hidden_loss = {};  ///< fp32 scalar, unweighted: mean over layers of the streams' distance
 };
 
 struct StageMathOptions {
@@ -69,7 +82,12 @@ struct StageMathOptions {
   bool keep_routing_weights = false;                ///< for verification
   bool recompute_norms = false;                     ///< see Recompute
   bool recompute_activations = false;
+  bool distill = false;  ///< the loss is a distillation's; routes keep what they decide
+  nn::DistillLossOptions distill_loss = {};
+  bool keep_scores = false;  ///< of a teacher, for Batch::router_weight
 };
+
+int64_t num_moe_layers(const ModelConfig& model);
 
 class StageMath {
  public:
@@ -89,6 +107,8 @@ class StageMath {
  private:
   std::vector<at::Tensor> route(const Node& node, const nn::Input& u_BSD, Microbatch& state,
                                 nn::WeightGradQueue* queue) const;
+  /// The loss against a teacher: in = {logits, its logits, distances of streams} or, with Batch::teacher, {logits}.
+  at::Tensor distill_loss(const std::vector<at::Tensor>& in, Microbatch& state) const;
   /// Plans this rank's part of the experts' work on tokens that all ranks have.
   void plan_local(const Node& node, const at::Tensor& ids, Microbatch& state) const;
 

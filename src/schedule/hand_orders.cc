@@ -59,25 +59,26 @@ class HandKeys {
     }
   }
 
-  /// (microbatch and pass, slot, place, stage within place): smaller comes first.
+  /// (microbatch and pass, slot, place, stage within place): smaller comes first. A microbatch's passes are its
+  /// teacher's, forward and backward.
   std::vector<int> key(NodeId id) const {
     const Node& n = graph_.node(id);
     const int last = graph_.options().num_microbatches - 1;
-    if (n.pass == Pass::forward) {
+    if (n.pass == Pass::forward || n.pass == Pass::teacher) {
       const auto [slot, place] = forward_place(n);
-      return {2 * n.microbatch, slot, place, 0};
+      return {3 * n.microbatch + (n.pass == Pass::forward), slot, place, 0};
     }
-    if (is_gather(n.stage)) return {0, n.layer - gather_ahead, -1, id};
+    if (is_gather(n.stage)) return {1, n.layer - gather_ahead, -1, id};
     if (n.pass == Pass::step) {
       // A layer's reduction starts right behind its backward slot; statistics and optimizer come last.
-      return {2 * last + 1, is_gradient_reduction(n.stage) ? graph_.num_layers() - n.layer : graph_.num_layers() + 2,
+      return {3 * last + 2, is_gradient_reduction(n.stage) ? graph_.num_layers() - n.layer : graph_.num_layers() + 2,
               1000, id};
     }
     if (n.pass == Pass::recompute) {  // behind the backward pass of the layer above, in the forward order
-      return {2 * n.microbatch + 1, graph_.num_layers() - n.layer - 1, 600 + forward_place(n).second, id};
+      return {3 * n.microbatch + 2, graph_.num_layers() - n.layer - 1, 600 + forward_place(n).second, id};
     }
     const auto place = backward_.find(n.stage);
-    return {2 * n.microbatch + 1, graph_.num_layers() - n.layer, place == backward_.end() ? 500 : place->second,
+    return {3 * n.microbatch + 2, graph_.num_layers() - n.layer, place == backward_.end() ? 500 : place->second,
             n.stage == head || n.stage == loss || n.stage == view_head ? id : n.pass == Pass::wgrad};
   }
 
@@ -152,25 +153,44 @@ void append_side_by_side(const StageGraph& graph, const std::vector<std::vector<
     FARSKIP_CHECK(next[s] == streams[s].size(), "streams wait for each other");
 }
 
-/// The paper's order of one pass of one microbatch; weights are gathered in the first forward pass.
-std::vector<NodeId> stream_of(const StageGraph& graph, const std::vector<NodeId>& paper, int microbatch, bool forward) {
+/// A part of a microbatch's work: `ahead` is everything before its backward pass.
+enum class Part { teacher, student, ahead, back };
+
+bool contains(Part part, Pass pass) {
+  switch (part) {
+    case Part::teacher:
+      return pass == Pass::teacher;
+    case Part::student:
+      return pass == Pass::forward;
+    case Part::ahead:
+      return pass == Pass::teacher || pass == Pass::forward;
+    case Part::back:
+      return pass != Pass::teacher && pass != Pass::forward;
+  }
+  return false;
+}
+
+/// The paper's order of a part of one microbatch; weights are gathered in the first forward pass.
+std::vector<NodeId> stream_of(const StageGraph& graph, const std::vector<NodeId>& paper, int microbatch, Part part) {
   std::vector<NodeId> stream;
   for (NodeId id : paper) {
     const Node& n = graph.node(id);
-    const bool gathers = forward && microbatch == 0 && is_gather(n.stage);
-    if (gathers || (n.microbatch == microbatch && (n.pass == Pass::forward) == forward)) stream.push_back(id);
+    const bool gathers = contains(part, Pass::forward) && microbatch == 0 && is_gather(n.stage);
+    if (gathers || (n.microbatch == microbatch && contains(part, n.pass))) stream.push_back(id);
   }
   return stream;
 }
 
-Schedule side_by_side(const StageGraph& graph, const std::vector<std::vector<std::pair<int, bool>>>& phases,
-                      std::string name) {
+/// Parts that run side by side.
+using Beside = std::vector<std::pair<int, Part>>;
+
+Schedule side_by_side(const StageGraph& graph, const std::vector<Beside>& phases, std::string name) {
   const auto paper = order_of(paper_schedule(graph));
   std::vector<NodeId> order;
   std::vector<bool> placed(graph.num_nodes(), false);
   for (const auto& phase : phases) {
     std::vector<std::vector<NodeId>> streams;
-    for (const auto& [microbatch, forward] : phase) streams.push_back(stream_of(graph, paper, microbatch, forward));
+    for (const auto& [microbatch, part] : phase) streams.push_back(stream_of(graph, paper, microbatch, part));
     append_side_by_side(graph, streams, order, placed);
   }
   for (NodeId id : paper) {
@@ -192,25 +212,36 @@ Schedule paper_schedule(const StageGraph& graph) {
 }
 
 Schedule two_batch_schedule(const StageGraph& graph) {
-  std::vector<std::vector<std::pair<int, bool>>> phases;
+  std::vector<Beside> phases;
   const int n = graph.options().num_microbatches;
   for (int m = 0; m < n; m += 2) {
-    for (bool forward : {true, false}) {
-      phases.push_back({{m, forward}});
-      if (m + 1 < n) phases.back().push_back({m + 1, forward});
+    for (Part part : {Part::ahead, Part::back}) {
+      phases.push_back({{m, part}});
+      if (m + 1 < n) phases.back().push_back({m + 1, part});
     }
   }
   return side_by_side(graph, phases, "two-batch");
 }
 
 Schedule one_forward_one_backward_schedule(const StageGraph& graph) {
-  std::vector<std::vector<std::pair<int, bool>>> phases = {{{0, true}}};
+  std::vector<Beside> phases = {{{0, Part::ahead}}};
   const int n = graph.options().num_microbatches;
   for (int m = 0; m < n; ++m) {
-    phases.push_back({{m, false}});
-    if (m + 1 < n) phases.back().push_back({m + 1, true});
+    phases.push_back({{m, Part::back}});
+    if (m + 1 < n) phases.back().push_back({m + 1, Part::ahead});
   }
   return side_by_side(graph, phases, "1f1b");
+}
+
+Schedule two_models_schedule(const StageGraph& graph) {
+  FARSKIP_CHECK(graph.options().teacher.has_value(), "a graph without a teacher has one model");
+  std::vector<Beside> phases;
+  for (int m = 0; m < graph.options().num_microbatches; ++m) {
+    // The teacher first: the student's gates and losses may read what it wrote.
+    phases.push_back({{m, Part::teacher}, {m, Part::student}});
+    phases.push_back({{m, Part::back}});
+  }
+  return side_by_side(graph, phases, "two-models");
 }
 
 }  // namespace farskip

@@ -1,6 +1,6 @@
 #pragma once
-// Orders written by hand: the paper's, and the two rivals that overlap two microbatches. All are schedules of one
-// graph.
+// Orders written by hand: the paper's, the two rivals that overlap two microbatches, and teacher beside student. All
+// are schedules of one graph.
 
 #include "schedule/schedule.h"
 
@@ -19,6 +19,10 @@ Schedule paper_schedule(const StageGraph& graph);
 
 /// Microbatches 2i and 2i+1 side by side: each runs until it needs a collective in flight, then the other goes on.
 Schedule two_batch_schedule(const StageGraph& graph);
+
+/// Distillation: teacher's and student's forward pass of a microbatch side by side, in the same way. REQUIRES: a graph
+/// with a teacher.
+Schedule two_models_schedule(const StageGraph& graph);
 
 /// Backward of microbatch i beside forward of microbatch i+1, in the same way.
 Schedule one_forward_one_backward_schedule(const StageGraph& graph);

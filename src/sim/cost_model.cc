@@ -77,6 +77,7 @@ Work forward_work(const StageGraph& graph, const ModelConfig& m, const Machine& 
       work.bytes = 2 * T * H * b;
       break;
     case Stage::view_attn:
+    case Stage::view_match:
     case Stage::view_head:
       work.bytes = 3 * T * H * b * num_sums;
       break;

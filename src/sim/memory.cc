@@ -38,6 +38,7 @@ class Sizes {
       case Stage::embed:
         return {.writes = {TH}};
       case Stage::view_attn:
+      case Stage::view_match:
       case Stage::view_head:
         f.writes.assign(static_cast<size_t>(sums), TH);
         return f;
@@ -77,7 +78,10 @@ class Sizes {
         return feed_forward(static_cast<double>(m_.intermediate_size), false);
       case Stage::head:
         return {.writes = {T_ * static_cast<double>(m_.vocab_size) * b_}, .kept_reads = {0}, .wgrad = TH};
-      case Stage::loss:
+      case Stage::match:
+        return {.writes = {4}, .backward = TH};
+      case Stage::loss:  // against a teacher's logits: the gradient stands where these were
+        if (node.reads.size() > 1) return {.writes = {4}, .kept_reads = {1}};
         return {.writes = {4}, .kept_reads = {0}, .backward = T_ * 4};
       case Stage::dispatch:
         return {.writes = {received_ * H * b_}};
@@ -191,6 +195,7 @@ class Walk {
       }
       switch (node.pass) {
         case Pass::forward:
+        case Pass::teacher:
         case Pass::recompute:
           forward(op.node);
           break;
@@ -254,7 +259,7 @@ class Walk {
       bytes_of_[node.writes[i]] = f.writes[i];
     }
     note(id, 0);
-    if (node.recompute != no_node) return;  // it keeps nothing
+    if (node.recompute != no_node || node.pass == Pass::teacher) return;  // it keeps nothing
     auto& backward = kept_for_backward_[id];
     auto& wgrad = kept_for_wgrad_[id];
     for (size_t i : f.kept_reads) {
@@ -355,6 +360,7 @@ MemoryPlan plan_memory(const StageGraph& graph, const Schedule& schedule, const 
   const double replicas = shared_out ? layout.world() : 1, expert_replicas = shared_out ? layout.dp : 1;
   const double local_experts = experts / layout.ep;
   const double kept = (parameters - local_experts) / replicas + local_experts / expert_replicas;
+  plan.teacher = graph.options().teacher ? plan.weights : 0;
   plan.masters = masters ? (kept - routers / replicas) * 4 : 0;
   plan.gradients = parameters * 4;
   plan.moments = kept * 8;

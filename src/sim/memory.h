@@ -12,12 +12,13 @@ namespace farskip {
 /// Bytes of one rank.
 struct MemoryPlan {
   double weights = 0;      ///< in the compute dtype
+  double teacher = 0;      ///< weights of a distillation's teacher
   double masters = 0;      ///< fp32 masters, where they are not the weights themselves
   double gradients = 0;    ///< fp32
   double moments = 0;      ///< AdamW's two, fp32
   double activations = 0;  ///< most that lives at once: values, what stages keep for their backward, rows in flight
   std::string peak_at;     ///< the node that runs then
-  double total() const { return weights + masters + gradients + moments + activations; }
+  double total() const { return weights + teacher + masters + gradients + moments + activations; }
 };
 
 /// `load` says tokens and bytes per value (2: bf16 with fp32 masters). REQUIRES: a training graph with the all-to-all

@@ -168,7 +168,8 @@ class ListScheduler {
       reductions_.push_back(id);
     } else if (node.is_collective()) {
       launch(id);
-    } else if (node.pass == Pass::forward && graph_.options().scope != Scope::forward && node.microbatch >= allowed_) {
+    } else if ((node.pass == Pass::forward || node.pass == Pass::teacher) && graph_.options().scope != Scope::forward &&
+               node.microbatch >= allowed_) {
       held_[node.microbatch].insert({priorities_.value[id], id});
     } else {
       ready_.insert({priorities_.value[id], id});
@@ -245,6 +246,14 @@ SearchResult search_schedule(const StageGraph& graph, const CostTable& costs, co
   rules.push_back(
       paper_priorities(graph, paper_order, per_layer, "paper order, weight gradients in gaps of two layers"));
   rules.push_back(paper_priorities(graph, paper_order, graph.num_nodes(), "paper order, weight gradients last"));
+  std::vector<Schedule> schedules = {paper};
+  if (graph.options().teacher) {
+    const Schedule beside = two_models_schedule(graph);
+    const auto order = order_of(beside);
+    rules.push_back(strict(paper_priorities(graph, order, per_layer / 4, "teacher beside student"), true));
+    rules.push_back(paper_priorities(graph, order, per_layer / 4, "teacher beside student, gaps filled"));
+    schedules.push_back(beside);
+  }
   auto by_level = [&](bool defer, std::string name) {
     Priorities p{.name = std::move(name), .value = std::vector<double>(graph.num_nodes())};
     for (NodeId id = 0; id < graph.num_nodes(); ++id) {
@@ -267,7 +276,6 @@ SearchResult search_schedule(const StageGraph& graph, const CostTable& costs, co
   }
 
   // Each rule plans with several speeds of the links: orders made for slower ones leave slack in every window.
-  std::vector<Schedule> schedules = {paper};
   for (double slowdown : {1.0, 1.25, 1.5, 2.0}) {
     const CostTable planned = costs.with_slower_communication(graph, slowdown);
     for (const Priorities& rule : rules) {
@@ -308,7 +316,8 @@ SearchResult search_schedule(const StageGraph& graph, const CostTable& costs, co
 const char* schedule_help() {
   return "reference (declaration order, every collective awaited at once) | async (declaration order, awaited by the "
          "first reader) | paper (AMD's hand order) | search (the best of paper and several list schedules) | "
-         "two-batch | 1f1b | FILE (text form, as `farskip show --format schedule` prints it)";
+         "two-batch | 1f1b | two-models (distillation: teacher beside student) | FILE (text form, as `farskip show "
+         "--format schedule` prints it)";
 }
 
 Schedule named_schedule(const std::string& name, const StageGraph& graph, const CostTable& costs) {
@@ -325,6 +334,9 @@ Schedule named_schedule(const std::string& name, const StageGraph& graph, const 
     schedule = search_schedule(graph, costs).schedule;
   } else if (name == "two-batch") {
     schedule = two_batch_schedule(graph);
+  } else if (name == "two-models") {
+    if (!graph.options().teacher) fail("schedule 'two-models' is for distillation; this graph has no teacher");
+    schedule = two_models_schedule(graph);
   } else if (name == "1f1b") {
     schedule = one_forward_one_backward_schedule(graph);
   } else {

@@ -28,6 +28,8 @@ StageFamily family_of(Stage stage) {
     case Stage::unpermute:
       return StageFamily::router;
     case Stage::embed:
+    case Stage::view_match:
+    case Stage::match:
     case Stage::view_head:
     case Stage::head:
     case Stage::loss:
@@ -133,6 +135,7 @@ Rgb colour_of(StageFamily family, const std::string& pass) {
       break;
   }
   if (pass == "bwd") return base.mixed({0, 0, 0}, 0.35);
+  if (pass == "teach") return base.mixed({0x8c, 0x8c, 0x8c}, 0.55);
   if (pass == "rec") return base.mixed({0, 0, 0}, 0.18);
   if (pass == "wgrad") return base.mixed({255, 255, 255}, 0.5);
   return base;

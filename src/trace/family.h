@@ -27,7 +27,7 @@ struct Rgb {
   Rgb mixed(const Rgb& other, double share) const;  ///< share 0: this, 1: other
   bool is_dark() const;                             ///< white text reads better on it than black
 };
-/// The family's colour, darker in the backward pass and lighter for weight gradients.
+/// The family's colour, darker in the backward pass, lighter for weight gradients, greyer in a teacher's pass.
 Rgb colour_of(StageFamily family, const std::string& pass);
 
 }  // namespace farskip

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "nn/adamw.h"
+#include "train/parameter_rates.h"
 
 namespace farskip {
 
@@ -15,7 +16,8 @@ AdamW::AdamW(ParameterSet& parameters, ParameterShards& shards, const TrainConfi
       beta1_(config.adam_beta1),
       beta2_(config.adam_beta2),
       eps_(config.adam_eps),
-      clip_(config.clip_grad) {
+      clip_(config.clip_grad),
+      factors_(parameter_rates(parameters.table(), config)) {
   for (size_t slice = 0; slice < shards_.slices().size(); ++slice) {
     exp_avgs_.push_back(at::zeros_like(shards_.main(slice)));
     exp_avg_sqs_.push_back(at::zeros_like(shards_.main(slice)));
@@ -25,10 +27,18 @@ AdamW::AdamW(ParameterSet& parameters, ParameterShards& shards, const TrainConfi
 AdamW::SquaredNorms AdamW::squared_norms() {
   SquaredNorms norms;
   for (size_t slice = 0; slice < shards_.slices().size(); ++slice) {
+    if (factors_[static_cast<size_t>(shards_.slices()[slice].id)] == 0) continue;
     (parameters_.table()[shards_.slices()[slice].id].expert ? norms.experts : norms.replicated) +=
         nn::squared_norm(shards_.gradient(slice));
   }
   return norms;
+}
+
+void AdamW::forget() {
+  for (auto* moments : {&exp_avgs_, &exp_avg_sqs_}) {
+    for (at::Tensor& moment : *moments) moment.zero_();
+  }
+  num_steps_ = 0;
 }
 
 void AdamW::step(const StepRates& rates, double gradient_norm) {
@@ -38,7 +48,9 @@ void AdamW::step(const StepRates& rates, double gradient_norm) {
   for (size_t slice = 0; slice < shards_.slices().size(); ++slice) {
     const ParameterInfo& info = parameters_.table()[shards_.slices()[slice].id];
     const bool decoupled = info.stage == Stage::embed || info.stage == Stage::head;
-    const double lr = info.decays() && decoupled ? rates.decoupled_lr : rates.lr;
+    const double factor = factors_[static_cast<size_t>(info.id)];
+    if (factor == 0) continue;
+    const double lr = factor * (info.decays() && decoupled ? rates.decoupled_lr : rates.lr);
     nn::adamw_(shards_.main(slice), shards_.gradient(slice), exp_avgs_[slice], exp_avg_sqs_[slice],
                {lr, beta1_, beta2_, eps_, info.decays() ? rates.weight_decay : 0, divisor, num_steps_});
   }

@@ -12,7 +12,8 @@ class AdamW {
  public:
   AdamW(ParameterSet& parameters, ParameterShards& shards, const TrainConfig& config);
 
-  /// Sum of squared gradients of what this rank keeps, fp64: of weights that all ranks hold, and of experts.
+  /// Sum of squared gradients of what this rank keeps and does not freeze, fp64: of weights that all ranks hold, and of
+  /// experts.
   struct SquaredNorms {
     double replicated = 0;
     double experts = 0;
@@ -20,9 +21,12 @@ class AdamW {
   SquaredNorms squared_norms();
 
   /// One update with the gradients of the shards, each divided by max(1, norm / clip_grad). Updates the values of what
-  /// is not shared out. Weight decay is for all but biases and vectors (norms), as in Megatron; embedding and head have
-  /// the decoupled_lr.
+  /// is not shared out. Rates are scaled, parameters frozen, by parameter_rates(). Weight decay is for all but biases
+  /// and vectors (norms), as in Megatron; embedding and head have the decoupled_lr.
   void step(const StepRates& rates, double gradient_norm);
+
+  /// As at the beginning of a run: no moments, no steps.
+  void forget();
 
   int64_t num_steps() const { return num_steps_; }
   /// For restoring a run.
@@ -36,6 +40,7 @@ class AdamW {
   ParameterSet& parameters_;
   ParameterShards& shards_;
   double beta1_, beta2_, eps_, clip_;
+  std::vector<double> factors_;                     ///< of learning rates, by parameter; 0: frozen
   std::vector<at::Tensor> exp_avgs_, exp_avg_sqs_;  ///< by slice
   int64_t num_steps_ = 0;
 };

@@ -63,9 +63,15 @@ void RunHistory::add(const nlohmann::json& line) {
     add_event(x, event->get<std::string>());
   }
   if (const auto loss = number(line, "validation_loss")) curves_["validation_loss"].add(x, *loss);
+  if (const auto held_out = line.find("held_out"); held_out != line.end() && held_out->is_object()) {
+    for (const char* name : {"kl", "top1_agreement", "router_drift"}) {
+      if (const auto value = number(*held_out, name)) curves_[std::string("held_out.") + name].add(x, *value);
+    }
+  }
   if (!line.contains("lm_loss")) return;
   iteration_ = x;
-  for (const char* name : {"lm_loss", "grad_norm", "learning_rate", "step_ms", "load_balancing_loss", "z_loss"}) {
+  for (const char* name : {"lm_loss", "grad_norm", "learning_rate", "step_ms", "load_balancing_loss", "z_loss", "kl",
+                           "cross_entropy", "router_drift", "hidden", "router"}) {
     if (const auto value = number(line, name)) curves_[name].add(x, *value);
   }
   const auto batch_size = number(line, "batch_size"), step_ms = number(line, "step_ms");

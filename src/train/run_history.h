@@ -52,7 +52,8 @@ class RunHistory {
   void add(const nlohmann::json& line);
 
   /// By the key of the log ("lm_loss"), and those that follow from it: tokens_per_second; of the MoE layers
-  /// load_max_over_mean.worst and .mean, entropy.worst and .mean, unused.worst. Empty where no line had it.
+  /// load_max_over_mean.worst and .mean, entropy.worst and .mean, unused.worst; of a distillation held_out.kl and its
+  /// like. Empty where no line had it.
   const Curve& curve(const std::string& name) const;
   int64_t iteration() const { return iteration_; }  ///< of the last step; 0: none
   /// The newest max_events, oldest first: steps that the guard left out, and what else the log calls an event.

@@ -62,12 +62,19 @@ void RunLog::step(const StepRecord& record, const StepStats& stats, const std::s
   if (report_ || file_.is_open()) add_line(step_line(record, stats, reason));
 }
 
-void RunLog::validation(int64_t iteration, double loss, int64_t samples) {
+void RunLog::validation(int64_t iteration, const Evaluation& evaluation, int64_t samples) {
+  nlohmann::json line{{"iteration", iteration}, {"validation_loss", evaluation.loss}, {"samples", samples}};
+  std::vector<std::pair<std::string, double>> scalars = {{"lm loss validation", evaluation.loss}};
+  if (const auto& distill = evaluation.distill) {
+    line["held_out"] = distill->to_json();
+    scalars.emplace_back("kl held out", distill->kl);
+    scalars.emplace_back("top-1 agreement held out", distill->top1);
+  }
   if (events_) {
-    events_->add(iteration, {{"lm loss validation", loss}});
+    events_->add(iteration, scalars);
     events_->flush();
   }
-  add_line({{"iteration", iteration}, {"validation_loss", loss}, {"samples", samples}});
+  add_line(line);
 }
 
 void RunLog::event(int64_t iteration, const std::string& text) {

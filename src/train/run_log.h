@@ -6,6 +6,7 @@
 
 #include "base/event_file.h"
 #include "train/live_report.h"
+#include "train/session.h"
 #include "train/step_log.h"
 
 namespace farskip {
@@ -19,7 +20,7 @@ class RunLog {
 
   /// `reason`: why the guard left the step out. Throws Error where log_file cannot be written.
   void step(const StepRecord& record, const StepStats& stats, const std::string& reason);
-  void validation(int64_t iteration, double loss, int64_t samples);
+  void validation(int64_t iteration, const Evaluation& evaluation, int64_t samples);
   /// Something out of the ordinary.
   void event(int64_t iteration, const std::string& text);
   /// Of log_interval steps, of each rank.

@@ -29,6 +29,12 @@ struct ChartPlan {
 const std::vector<ChartPlan>& progress_charts() {
   static const std::vector<ChartPlan> plans = {
       {"Loss", "nats per token", {{"lm_loss", "training"}, {"validation_loss", "validation"}}},
+      {"KL to the teacher", "nats per token", {{"kl", "training"}, {"held_out.kl", "held out"}}},
+      {"Same likeliest token as the teacher's, held out", "share", {{"held_out.top1_agreement", "agreement"}}},
+      {"Router drift: tokens with other experts than the teacher's",
+       "share, mean of layers",
+       {{"router_drift", "training"}, {"held_out.router_drift", "held out"}}},
+      {"Distance of hidden states", "|s - t|^2 / |t|^2", {{"hidden", "hidden states"}}},
       {"Learning rate", "", {{"learning_rate", "learning rate"}}},
       {"Norm of the gradient, before clipping", "", {{"grad_norm", "norm"}}},
       {"Throughput", "tokens per second", {{"tokens_per_second", "tokens per second"}}},
@@ -95,6 +101,8 @@ void add_figures(HtmlReport& report, const RunPage& page) {
   };
   add("lm_loss", "training loss", 4);
   add("validation_loss", "validation loss", 4);
+  add("held_out.kl", "KL to the teacher, held out", 4);
+  add("held_out.router_drift", "router drift, held out", 3);
   add("tokens_per_second", "tokens per second", 0);
   if (page.overlap.total.duration_us > 0)
     figures.emplace_back(fmt::format("{:.1f} %", 100 * page.overlap.total.hidden()), "of communication hidden");
@@ -184,7 +192,7 @@ Heatmap expert_load_heatmap(const std::vector<std::vector<int64_t>>& load) {
 }
 
 std::string run_page_html(const RunPage& page) {
-  HtmlReport report("farskip train: " + page.model,
+  HtmlReport report(fmt::format("farskip {}: {}", page.command, page.model),
                     fmt::format("{}, layout {}, schedule {}", page.connectivity, page.layout, page.schedule));
   if (page.state == RunState::running) report.reload_after(page.refresh_s);
   report.add_paragraph(state_text(page));

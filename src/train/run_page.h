@@ -19,6 +19,7 @@ enum class RunState {
 
 /// What the page shows; what is empty is left out.
 struct RunPage {
+  std::string command = "train";  ///< of farskip
   std::string model, connectivity, layout, schedule;
   std::string recipe;  ///< all settings
   RunState state = RunState::running;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "data/prefetcher.h"
+#include "nn/distill_loss.h"
 
 namespace farskip {
 
@@ -18,6 +19,7 @@ struct TrainSample {
   std::vector<uint8_t> loss_mask;
   std::vector<int32_t> position_ids = {};  ///< [seq_length]; empty: 0, 1, 2, ...
   std::vector<int32_t> cu_seqlens = {};    ///< bounds of documents, as in Sample; empty: one document
+  std::shared_ptr<const nn::TeacherTargets> teacher = nullptr;         ///< rows [seq_length], from a cache
   TrainSample(std::vector<int32_t> t, std::vector<uint8_t> mask = {})  // NOLINT: tokens alone are a sample
       : tokens(std::move(t)), loss_mask(std::move(mask)) {}
 };

@@ -11,13 +11,12 @@
 #include "layer/export_config.h"
 #include "layer/training_graph.h"
 #include "model/checkpoint.h"
-#include "model/initialize.h"
 #include "nn/loss.h"
 #include "schedule/schedule.h"
 #include "schedule/text.h"
 #include "schedule/validate.h"
 #include "tokenizer/tokenizer.h"
-#include "train/load_cost.h"
+#include "train/sample_batch.h"
 
 namespace farskip {
 
@@ -32,9 +31,13 @@ SampleSource synthetic_samples(int64_t seq_length, int64_t vocab_size, uint64_t 
 
 TrainingModel TrainingModel::load(const TrainConfig& config) {
   TrainingModel model;
-  model.config = load_model_config(config.load.empty() ? config.model : config.load);
+  const bool distills = config.distill.wanted();
+  model.config = load_model_config(distills              ? student_folder(config)
+                                   : config.load.empty() ? config.model
+                                                         : config.load);
   model.config.router.force_balance = config.moe_router_force_load_balancing;
   const int64_t layers = model.config.num_layers();
+  if (distills) model.teacher = TeacherModel::load(config);
   model.connectivity = config.connectivity.empty() ? Connectivity::from_config(model.config.raw, layers)
                                                    : Connectivity::parse(config.connectivity, layers);
   if (!config.load.empty() && !config.connectivity.empty() &&
@@ -45,6 +48,13 @@ TrainingModel TrainingModel::load(const TrainConfig& config) {
         "it out of the recipe",
         config.load, Connectivity::from_config(model.config.raw, layers).to_string(), model.connectivity.to_string());
   }
+  if (!distills) return model;
+  if (config.load.empty() && config.connectivity.empty()) {
+    ChosenConnectivity chosen = default_student(model.config);
+    model.connectivity = std::move(chosen.connectivity);
+    model.reason = std::move(chosen.reason);
+  }
+  check_pair(config, *model.teacher, model.config, model.connectivity);
   return model;
 }
 
@@ -69,99 +79,73 @@ SampleReader::Read samples_of_steps(const TrainConfig& config, const World& worl
   };
 }
 
-/// Bounds of documents -> their lengths. `cu_seqlens` may be empty: one document.
-std::vector<int64_t> document_lengths(const std::vector<int32_t>& cu_seqlens, int64_t seq_length) {
-  if (cu_seqlens.empty()) return {seq_length};
-  std::vector<int64_t> lengths;
-  for (size_t d = 0; d + 1 < cu_seqlens.size(); ++d) lengths.push_back(cu_seqlens[d + 1] - cu_seqlens[d]);
-  return lengths;
-}
-
-/// Documents and positions of a batch in which some sample has more than one document.
-void add_documents(Batch& batch, const std::vector<TrainSample>& samples) {
-  if (std::all_of(samples.begin(), samples.end(), [](const auto& sample) { return sample.cu_seqlens.empty(); })) return;
-  const int64_t length = batch.tokens.size(1);
-  const at::Tensor positions = at::arange(length, at::kLong).repeat({batch.tokens.size(0), 1});
-  for (size_t row = 0; row < samples.size(); ++row) {
-    const auto& ids = samples[row].position_ids;
-    std::copy(ids.begin(), ids.end(), positions.data_ptr<int64_t>() + static_cast<int64_t>(row) * length);
-    batch.documents.push_back(document_lengths(samples[row].cu_seqlens, length));
-  }
-  batch.positions = positions.to(batch.tokens.device());
-}
-
 }  // namespace
 
-TrainingSession::TrainingSession(const TrainConfig& config, World& world, SampleSource samples)
+TrainingSession::TrainingSession(const TrainConfig& config, World& world, SampleSource samples,
+                                 const std::vector<int32_t>& calibration_tokens)
     : config_(config),
       model_(TrainingModel::load(config)),
       layout_(Layout::parse(config.layout)),
       communicators_(Communicators::make(world, layout_)),
       masked_(config.train_iters > 0 && !samples(0).loss_mask.empty()),
       ramp_(config.batch_ramp()),
-      reader_(samples_of_steps(config, world, std::move(samples)), config.train_iters, config.prefetch_steps) {
+      reader_(samples_of_steps(config, world, samples), config.train_iters, config.prefetch_steps) {
   const auto table = std::make_shared<const ParameterTable>(model_.config);
   ParameterOptions options;
   options.dtype = config_.dtype == TrainDtype::bf16 ? at::kBFloat16 : at::kFloat;
   options.expert_rank = world.rank() % layout_.ep;
   options.expert_ranks = layout_.ep;
   parameters_ = std::make_unique<ParameterSet>(table, options);
-  if (config_.load.empty() || resumes(config_)) {  // resuming: restore() brings the weights
-    initialize(*parameters_, {static_cast<uint64_t>(config_.seed),
-                              config_.init_method_std.value_or(model_.config.initializer_range)});
-    parameters_->update_values();
-  } else {
-    log_load_cost(config_.load, load_checkpoint(config_.load, *parameters_), *communicators_.world);
-  }
+  load_weights(samples, calibration_tokens);
   shards_ = std::make_unique<ParameterShards>(*parameters_, layout_, world.rank(), config_.use_distributed_optimizer);
   StageMathOptions math;
   math.expert_ranks = layout_.ep;
-  GraphOptions graph = training_graph(config_, model_.config);
+  const bool beside = config_.distill.wanted() && config_.distill.teacher_cache.empty();
+  GraphOptions graph =
+      training_graph(config_, model_.config, beside ? std::optional(model_.teacher->connectivity) : std::nullopt);
   math.recompute_norms = graph.recompute.layernorm;
   math.recompute_activations = graph.recompute.moe_act;
   add_router_losses(math, config_, model_.config);
+  const DistillSettings& distill = config_.distill;
+  if (distill.wanted()) {
+    math.distill = true;
+    math.distill_loss = {distill.temperature, distill.cross_entropy_weight};
+  }
+  if (beside) {
+    teacher_ =
+        std::make_unique<Teacher>(config_, *model_.teacher, parameters_->options(), layout_, *communicators_.world);
+  }
   math_ = std::make_unique<StageMath>(model_.config, parameters_->weights(), config_.seq_length, math);
   graph_ = std::make_unique<StageGraph>(build_graph(model_.config, model_.connectivity, graph));
   graph.num_microbatches = 1;
   graph.scope = Scope::forward;
+  graph.match_streams = graph.match_routes = false;
   evaluation_graph_ = std::make_unique<StageGraph>(build_graph(model_.config, model_.connectivity, graph));
   training_step_ =
       std::make_unique<TrainingStep>(model_.config, *parameters_, *shards_, config_, layout_, world.rank());
 }
 
-Batch TrainingSession::make_batch(const std::vector<TrainSample>& samples, double num_sequences) const {
-  const auto rows = static_cast<int64_t>(samples.size());
-  at::Tensor all = at::empty({rows, config_.seq_length + 1}, at::kLong);
-  auto* out = all.data_ptr<int64_t>();
-  for (const auto& sample : samples) out = std::copy(sample.tokens.begin(), sample.tokens.end(), out);
-  at::Tensor targets = all.narrow(1, 1, config_.seq_length).contiguous();
-  for (int64_t row = 0; row < rows; ++row) {
-    auto* target = targets.data_ptr<int64_t>() + row * config_.seq_length;
-    const auto& mask = samples[row].loss_mask;
-    for (size_t t = 0; t < mask.size(); ++t) {
-      if (mask[t] == 0) target[t] = nn::ignored_target;
-    }
-  }
-  const auto device = parameters_->options().device;
-  Batch batch{all.narrow(1, 0, config_.seq_length).contiguous().to(device), targets.to(device),
-              num_sequences * static_cast<double>(config_.seq_length), static_cast<double>(rows) / num_sequences};
-  add_documents(batch, samples);
-  return batch;
-}
-
 std::vector<Batch> TrainingSession::make_batches(const StepSamples& samples, int64_t iteration) const {
   const auto num_sequences = static_cast<double>(position(iteration).batch_size);
   std::vector<Batch> result;
-  for (const auto& rows : samples) result.push_back(make_batch(rows, num_sequences));
+  for (const auto& rows : samples)
+    result.push_back(sample_batch(rows, config_.seq_length, num_sequences, parameters_->options().device));
   return result;
+}
+
+ExecutorOptions TrainingSession::executor_options() const {
+  ExecutorOptions options;
+  if (teacher_) options.teacher = &teacher_->math();
+  return options;
 }
 
 Executor& TrainingSession::executor_for(const Schedule& schedule) {
   for (auto& [ops, executor] : executors_) {
     if (ops == schedule.ops) return *executor;
   }
-  executors_.emplace_back(schedule.ops, std::make_unique<Executor>(*graph_, schedule, *math_, *parameters_,
-                                                                   communicators_, training_step_.get()));
+  executors_.emplace_back(schedule.ops,
+                          std::make_unique<Executor>(*graph_, schedule, *math_, *parameters_, communicators_,
+                                                     training_step_.get(), executor_options()));
   return *executors_.back().second;
 }
 
@@ -169,6 +153,7 @@ StepResult TrainingSession::step(int64_t iteration, const Schedule& schedule) {
   training_step_->begin(position(iteration));
   std::vector<Batch> microbatches = make_batches(reader_.next(iteration), iteration);
   if (masked_) set_denominators(microbatches);
+  if (config_.distill.wanted()) set_teacher_terms(microbatches, iteration);
   gathered_ = false;
   return executor_for(schedule).run(std::move(microbatches));
 }
@@ -181,6 +166,13 @@ void TrainingSession::set_denominators(std::vector<Batch>& batches) {
   for (Batch& batch : batches) batch.denominator = std::max(1.0, sum.item<double>());
 }
 
+void TrainingSession::set_teacher_terms(std::vector<Batch>& batches, int64_t iteration) const {
+  for (Batch& batch : batches) {
+    batch.hidden_weight = config_.distill.hidden_weight_at(iteration, config_.train_iters);
+    batch.router_weight = config_.distill.router_weight;
+  }
+}
+
 void TrainingSession::gather_weights() {
   if (gathered_) return;
   for (const BucketId bucket : shards_->buckets()) {
@@ -190,13 +182,17 @@ void TrainingSession::gather_weights() {
   gathered_ = true;
 }
 
-double TrainingSession::evaluate(const SampleSource& samples, int64_t num_samples) {
+Evaluation TrainingSession::evaluate(const SampleSource& samples, int64_t num_samples) {
   gather_weights();
+  ExecutorOptions options = executor_options();
+  options.record_spans = false;
   Executor executor(*evaluation_graph_, reference_schedule(*evaluation_graph_), *math_, *parameters_, communicators_,
-                    nullptr, {.record_spans = false, .observe = nullptr});
+                    nullptr, options);
   const int ranks = communicators_.world->size();
   const int64_t batch = config_.micro_batch_size;
-  double sum = 0;
+  const bool distills = config_.distill.wanted();
+  const int64_t num_sums = distills ? num_distill_sums(model_.config) : 1;
+  at::Tensor sums = at::zeros({num_sums}, at::kDouble);
   double counted = static_cast<double>(num_samples * config_.seq_length);  // each rank counts all of them
   if (num_samples > 0 && !samples(0).loss_mask.empty()) {
     counted = 0;
@@ -212,14 +208,22 @@ double TrainingSession::evaluate(const SampleSource& samples, int64_t num_sample
     for (int64_t i = begin; i < std::min(begin + batch, num_samples); ++i) rows.push_back(samples(i));
     const bool idle = rows.empty();
     if (idle) rows.push_back(samples(0));
-    Batch made = make_batch(rows, static_cast<double>(num_samples));
+    Batch made =
+        sample_batch(rows, config_.seq_length, static_cast<double>(num_samples), parameters_->options().device);
     made.denominator = std::max(1.0, counted);
     const auto result = executor.run({std::move(made)});
-    if (!idle) sum += result.losses[0].item<double>();
+    if (idle) continue;
+    if (distills) {
+      sums += distill_sums(model_.config, result.microbatches);
+    } else {
+      sums += result.losses[0].item<double>();
+    }
   }
-  at::Tensor total = at::full({1}, sum, at::kDouble);
-  if (ranks > 1) total = communicators_.world->all_reduce(total, "validation").await();
-  return total.item<double>();
+  if (ranks > 1) sums = communicators_.world->all_reduce(sums, "validation").await();
+  const double* values = sums.const_data_ptr<double>();
+  if (!distills) return {values[0]};
+  const DistillStats stats = distill_stats(model_.config, values, teacher_ != nullptr);
+  return {stats.cross_entropy, stats};
 }
 
 void TrainingSession::set_vocabulary(const std::string& data_prefix) {

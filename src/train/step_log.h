@@ -20,6 +20,9 @@ struct StepRecord {
   double tokens_per_second() const { return static_cast<double>(position.batch_size * seq_length) / step_ms * 1e3; }
 };
 
+/// What is printed of a step; `left_s`: until the last of train_iters.
+std::string step_text(const StepRecord& record, const StepStats& stats, int64_t train_iters, double left_s);
+
 /// One line of log_file: the figures of the step, per MoE layer how even the experts' load was, and, where the guard
 /// has kept the step from changing anything, why.
 nlohmann::json step_line(const StepRecord& record, const StepStats& stats, const std::string& reason);

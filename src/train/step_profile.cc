@@ -26,7 +26,9 @@ double stage_flops(const ModelConfig& model, Stage stage, Pass pass, int64_t seq
       forward = output;
       break;
     case Stage::attn_core:
-      return pass == Pass::forward ? flops.attention_core : pass == Pass::backward ? 2 * flops.attention_core : 0;
+      return pass == Pass::forward || pass == Pass::teacher ? flops.attention_core
+             : pass == Pass::backward                       ? 2 * flops.attention_core
+                                                            : 0;
     case Stage::route:
       forward = flops.router;
       break;

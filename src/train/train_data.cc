@@ -1,5 +1,6 @@
 #include "train/train_data.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <iterator>
 #include <sstream>
@@ -60,6 +61,32 @@ TrainData TrainData::open(const TrainConfig& config, int64_t vocab_size) {
   }
   result.valid = datasets.valid;
   return result;
+}
+
+SampleSource train_samples(const TrainData& data) {
+  SampleSource samples = samples_of(data.train, data.masked);
+  return data.train_targets ? with_targets(std::move(samples), data.train_targets) : samples;
+}
+
+SampleSource valid_samples(const TrainData& data) {
+  SampleSource samples = samples_of(data.valid, data.masked);
+  return data.valid_targets ? with_targets(std::move(samples), data.valid_targets) : samples;
+}
+
+int64_t num_evaluated(const TrainConfig& config, const TrainData& data) {
+  return data.valid ? std::min(data.valid->size(), config.eval_iters * config.global_batch_size) : 0;
+}
+
+TrainData with_cache(const TrainConfig& config, TrainData data, RankContext& context) {
+  const std::string& folder = config.distill.teacher_cache;
+  if (folder.empty()) return data;
+  fill_cache(config, context, samples_of(data.train, data.masked), config.train_iters * config.global_batch_size,
+             "train");
+  data.train_targets = std::make_shared<const CachedTargets>(folder, "train");
+  if (!data.valid) return data;
+  fill_cache(config, context, samples_of(data.valid, data.masked), num_evaluated(config, data), "valid");
+  data.valid_targets = std::make_shared<const CachedTargets>(folder, "valid");
+  return data;
 }
 
 SampleSource samples_of(std::shared_ptr<const SampleDataset> dataset, bool masked) {

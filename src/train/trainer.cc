@@ -12,21 +12,17 @@
 #include "base/progress.h"
 #include "base/stats.h"
 #include "config/checkpoint_folder.h"
-#include "exec/profile.h"
 #include "schedule/text.h"
-#include "sim/exposure.h"
-#include "sim/search.h"
+#include "train/distill_result.h"
+#include "train/held_out.h"
 #include "train/rank_times.h"
 #include "train/run_log.h"
+#include "train/schedule_choice.h"
 #include "train/signals.h"
 
 namespace farskip {
 
 namespace {
-
-/// Steps of the paper's order whose times the search for a schedule is based on; the first are warm-up.
-constexpr int num_warmup_steps = 2;
-constexpr int num_profiled_steps = 4;
 
 class Trainer {
  public:
@@ -34,12 +30,13 @@ class Trainer {
       : config_(config),
         data_(data),
         context_(context),
-        session_(config, context.world, samples_of(data.train, data.masked)),
-        profile_(session_.graph()),
-        searching_(config.schedule == "search"),
-        schedule_(named_schedule(searching_ ? "paper" : config.schedule, session_.graph(), modelled_costs())) {
+        session_(config, context.world, train_samples(data), data.calibration_tokens),
+        choice_(config, session_, context.link->spec()) {
     summary_.connectivity = session_.model().connectivity.to_string();
     session_.set_vocabulary(data.vocabulary);
+    if (config_.distill.patience > 0 && !data_.valid)
+      fail("patience={}, but split={} leaves nothing to validate on", config_.distill.patience, config_.split);
+    if (config_.distill.wanted() && data_.valid) watch_.emplace(config_, session_);
     if (resumes(config_)) resume();
     if (!config_.save.empty()) {
       watch_signals();
@@ -73,10 +70,12 @@ class Trainer {
   /// False where it was asked to end before the last step.
   bool run_steps() {
     double since_log_us = 0;
+    if (watch_ && first_iteration_ == 0) validate_model(0);
     for (int64_t iteration = first_iteration_; iteration < config_.train_iters; ++iteration) {
+      if (stops_early()) break;
       pass_signals_on();
-      StepResult step = session_.step(iteration, schedule_);
-      step.timeline.title = "measured: " + schedule_.name;
+      StepResult step = session_.step(iteration, choice_.schedule());
+      step.timeline.title = "measured: " + choice_.schedule().name;
       const double step_ms = (step.end_us - step.begin_us) / 1e3;
       since_log_us += step.end_us - step.begin_us;
       if (std::isfinite(session_.stats().loss)) summary_.losses.emplace_back(iteration + 1, session_.stats().loss);
@@ -88,39 +87,56 @@ class Trainer {
         report_ranks(iteration);
         since_log_us = 0;
       }
-      if (searching_) profile(iteration, step);
+      search(iteration, step);
       last_ = std::move(step);
+      steps_done_ = iteration + 1;
       const bool last = iteration + 1 == config_.train_iters;
       if (data_.valid && (last || (config_.eval_interval > 0 && (iteration + 1) % config_.eval_interval == 0))) {
         validate_model(iteration + 1);
       }
+      const bool enough = stops_early();
       const bool end = session_.stats().end_requests > 0;
       const bool asked = end || session_.stats().save_requests > 0;
       if (writer_ && (last || asked || (config_.save_interval > 0 && (iteration + 1) % config_.save_interval == 0))) {
         save(iteration + 1, last || end);
+      } else if (writer_ && enough) {
+        save(iteration + 1, true);
       }
-      if (end && !last) {
+      if (end && !last && !enough) {
         if (session_.is_first())
           log_info(fmt::format("asked to end: saved iteration {}; auto_resume=true goes on from it", iteration + 1));
         return false;
       }
       if (LiveReport* report = live_report(); report && report->due()) renew(*report, iteration);
     }
-    if (!config_.export_folder.empty()) {
-      session_.export_model(config_.export_folder);
-      if (session_.is_first()) log_info(fmt::format("model exported to {}", config_.export_folder));
-    }
+    export_model();
     return true;
+  }
+
+  bool stops_early() const { return watch_ && watch_->over_patience(); }
+
+  /// The last weights, or those of the best held-out KL.
+  void export_model() {
+    if (config_.export_folder.empty()) return;
+    std::string which;
+    if (watch_ && watch_->keeps_weights()) {
+      watch_->bring_back();
+      which = fmt::format(", of iteration {}, whose KL held out is the lowest ({:.4f})", watch_->best_iteration(),
+                          watch_->best_kl());
+    }
+    session_.export_model(config_.export_folder);
+    if (session_.is_first()) log_info(fmt::format("model exported to {}{}", config_.export_folder, which));
   }
 
   LiveReport* live_report() { return log_ ? log_->report() : nullptr; }
 
   RunPage first_page() const {
     RunPage page;
+    if (config_.distill.wanted()) page.command = "distill";
     page.model = config_.model;
     page.connectivity = summary_.connectivity;
     page.layout = config_.layout;
-    page.schedule = schedule_.name;
+    page.schedule = choice_.schedule().name;
     page.recipe = train_recipe(config_);
     page.train_iters = config_.train_iters;
     return page;
@@ -129,33 +145,22 @@ class Trainer {
   /// Brings what the log's lines do not say up to date.
   void renew(LiveReport& report, int64_t iteration) {
     RunPage& page = report.page();
-    page.schedule = schedule_.name;
+    page.schedule = choice_.schedule().name;
     page.left_s = left_s(iteration);
     page.measured = last_.timeline;
-    page.overlap = summarize(measure_overlap(page.measured, hint_));
+    page.overlap = summarize(measure_overlap(page.measured, choice_.hint()));
     page.simulated = summary_.simulated;
     report.renew();
-  }
-
-  CostTable modelled_costs() const {
-    Workload load;
-    load.sequences = static_cast<double>(config_.micro_batch_size);
-    load.seq_length = static_cast<double>(config_.seq_length);
-    load.bytes_per_value = config_.dtype == TrainDtype::bf16 ? 2 : 4;
-    return model_costs(session_.graph(), session_.model().config, machine("cpu"), load);
   }
 
   /// Goes on from a checkpoint, with its schedule where the ranks are as they were.
   void resume() {
     const double begin_s = monotonic_seconds();
     const TrainingState state = session_.restore(config_.load);
-    first_iteration_ = state.iteration;
+    first_iteration_ = steps_done_ = state.iteration;
     if (state.extra.contains("guard")) session_.guard().from_json(state.extra["guard"]);
-    if (searching_ && !state.schedule.empty()) {
-      schedule_ = schedule_from_text(session_.graph(), state.schedule, config_.load);
-      schedule_.name = "search (of the checkpoint)";
-      searching_ = false;
-    }
+    if (watch_ && state.extra.contains("held_out")) watch_->from_json(state.extra["held_out"]);
+    choice_.restore(state.schedule, config_.load);
     if (!session_.is_first()) return;
     log_info(fmt::format("going on from iteration {} of {} (saved under {}), restored in {}", first_iteration_,
                          config_.load, state.layout, format_duration(monotonic_seconds() - begin_s)));
@@ -187,7 +192,8 @@ class Trainer {
     state.iteration = iteration;
     state.consumed_samples = session_.position(iteration).consumed_samples;
     state.extra["guard"] = session_.guard().to_json();
-    if (!searching_) state.schedule = to_text(session_.graph(), schedule_);
+    if (watch_) state.extra["held_out"] = watch_->to_json();
+    if (!choice_.searching()) state.schedule = to_text(session_.graph(), choice_.schedule());
     session_.start_checkpoint(*writer_, state);
     if (last || !config_.async_save) {
       writer_->wait();
@@ -208,6 +214,12 @@ class Trainer {
     log_info(fmt::format("{}: {} layers, {:.2f} M parameters ({:.2f} M active), connectivity {}", config_.model,
                          model.num_layers(), static_cast<double>(model.num_parameters()) / 1e6,
                          static_cast<double>(model.num_active_parameters()) / 1e6, summary_.connectivity));
+    if (const auto& teacher = session_.model().teacher) {
+      const std::string& reason = session_.model().reason;
+      log_info(fmt::format("teacher: {}, connectivity {}; student: {}{}", config_.distill.teacher,
+                           teacher->connectivity.to_string(), summary_.connectivity,
+                           reason.empty() ? "" : fmt::format(" ({})", reason)));
+    }
     log_info(fmt::format("layout {}, {} microbatches of {} x {} tokens per rank and step, link {}", config_.layout,
                          config_.num_microbatches(), config_.micro_batch_size, config_.seq_length,
                          context_.link->spec().to_string()));
@@ -217,31 +229,33 @@ class Trainer {
     }
   }
 
-  /// After a few steps of the paper's order the search has measured times to go by. No bit of the training changes.
-  void profile(int64_t iteration, const StepResult& step) {
+  void search(int64_t iteration, const StepResult& step) {
     if (session_.position(iteration).batch_size < config_.global_batch_size) return;  // times of another step
-    if (iteration - first_iteration_ >= num_warmup_steps) profile_.add(step);
-    if (profile_.num_steps() < num_profiled_steps) return;
-    searching_ = false;
-    costs_ = profile_.table(context_.link->spec(), *session_.communicators().world);
-    const SearchResult found = search_schedule(session_.graph(), costs_);
-    schedule_ = found.schedule;
-    if (live_report()) simulate_step();
-    if (session_.is_first()) {
-      log_info(fmt::format("schedule: {}, {:.1f} ms a step in simulation (paper: {:.1f})", schedule_.name,
-                           found.step_us / 1e3, found.candidates.front().step_us / 1e3));
-    }
+    if (!choice_.observe(step, iteration - first_iteration_)) return;
+    if (live_report()) summary_.simulated = choice_.simulated();
+    if (session_.is_first()) log_info(choice_.found());
   }
 
   void validate_model(int64_t iteration) {
-    const int64_t available = data_.valid->size();
-    const int64_t samples = std::min(available, config_.eval_iters * config_.global_batch_size);
-    const double loss = session_.evaluate(samples_of(data_.valid, data_.masked), samples);
+    const int64_t samples = num_evaluated(config_, data_);
+    const Evaluation evaluation = session_.evaluate(valid_samples(data_), samples);
+    const double loss = evaluation.loss;
     summary_.validation_losses.emplace_back(iteration, loss);
+    if (watch_) {
+      watch_->heed(iteration, *evaluation.distill);
+      summary_.held_out = watch_->figures();
+    }
     if (!session_.is_first()) return;
-    log_->validation(iteration, loss, samples);
-    log_info(fmt::format("validation loss at iteration {}: {:.4f} | PPL: {:.3f} | {} samples", iteration, loss,
-                         std::exp(loss), samples));
+    log_->validation(iteration, evaluation, samples);
+    log_info(fmt::format("validation loss at iteration {}: {:.4f} | PPL: {:.3f} | {}{} samples", iteration, loss,
+                         std::exp(loss), evaluation.distill ? held_out_text(*evaluation.distill) : "", samples));
+    if (stops_early()) {
+      const std::string text =
+          fmt::format("the KL held out has not fallen below {:.4f} (iteration {}) in {} evaluations: this is the end",
+                      watch_->best_kl(), watch_->best_iteration(), config_.distill.patience);
+      log_info(text);
+      log_->event(iteration, text);
+    }
   }
 
   /// A skipped step is told; a run that has lost its way goes back to its last checkpoint, and on with the next batch.
@@ -257,7 +271,8 @@ class Trainer {
     }
   }
 
-  [[noreturn]] void give_up(int64_t iteration, const std::string& reason) const {
+  [[noreturn]] void give_up(int64_t iteration, const std::string& reason) {
+    if (watch_ && watch_->keeps_weights()) export_model();
     fail("iteration {}: {}; lower lr (now {}) or raise lr_warmup_iters (now {})", iteration + 1, reason, config_.lr,
          config_.lr_warmup_iters);
   }
@@ -266,19 +281,27 @@ class Trainer {
     const std::string reason = session_.guard().reason();
     if (writer_) wait_for_checkpoint();
     session_.communicators().world->barrier("roll back");
-    if (config_.save.empty() || !is_checkpoint_root(config_.save))
+    const bool saved = !config_.save.empty() && is_checkpoint_root(config_.save);
+    if (!saved && !(watch_ && watch_->can_begin_anew()))
       give_up(iteration, reason + ", and there is no checkpoint to go back to");
-    const int64_t restored = session_.restore(config_.save).iteration;
+    const int64_t restored = saved ? session_.restore(config_.save).iteration : begin_anew();
     if (restored == rolled_back_to_)
       give_up(iteration, fmt::format("{}, again after going back to iteration {}", reason, restored));
     rolled_back_to_ = restored;
     session_.guard().rolled_back();
     if (!session_.is_first()) return;
     const std::string text =
-        fmt::format("{}; weights and moments are again those of iteration {}, training goes on with the next batch",
-                    reason, restored);
+        fmt::format("{}; weights{} are again those of iteration {}, training goes on with the next batch", reason,
+                    saved ? " and moments" : "", restored);
     log_warning(fmt::format("iteration {}: {}", iteration + 1, text));
     log_->event(iteration + 1, text);
+  }
+
+  /// From the best weights in memory, without moments. Returns their iteration.
+  int64_t begin_anew() {
+    watch_->bring_back();
+    session_.optimizer().forget();
+    return watch_->best_iteration();
   }
 
   void report_ranks(int64_t iteration) {
@@ -302,31 +325,25 @@ class Trainer {
 
   void print_line(int64_t iteration, double step_ms) {
     if (!session_.is_first()) return;
-    const StepStats& stats = session_.stats();
-    const StepRecord at = record(iteration, step_ms);
     std::printf(
-        " iteration %8ld/%8ld | consumed samples: %12ld | elapsed time per iteration (ms): %.1f | "
-        "tokens per second: %.0f | learning rate: %.6E | global batch size: %5ld | lm loss: %.6E | "
-        "grad norm: %.3f | time left: %s |\n",
-        static_cast<long>(iteration + 1), static_cast<long>(config_.train_iters),
-        static_cast<long>(at.position.consumed_samples + at.position.batch_size), step_ms, at.tokens_per_second(),
-        stats.lr, static_cast<long>(at.position.batch_size), stats.loss, stats.gradient_norm,
-        format_duration(left_s(iteration)).c_str());
+        "%s\n",
+        step_text(record(iteration, step_ms), session_.stats(), config_.train_iters, left_s(iteration)).c_str());
     std::fflush(stdout);
   }
 
   void finish() {
+    if (session_.is_first() && !config_.distill.result.empty()) {
+      write_distill_result(
+          config_, session_,
+          {steps_done_, stops_early(), monotonic_seconds() - started_s_, watch_ ? watch_->figures() : nullptr});
+    }
     if (summary_.losses.empty()) return;
-    summary_.schedule = schedule_.name;
+    summary_.schedule = choice_.schedule().name;
     summary_.load = session_.stats().load;
     summary_.measured = last_.timeline;
-    if (costs_.us.empty()) {
-      CostProfile profile(session_.graph());
-      profile.add(last_);
-      costs_ = profile.table(context_.link->spec(), *session_.communicators().world);
-    }
-    simulate_step();
-    summary_.overlap = summarize(measure_overlap(last_.timeline, hint_));
+    choice_.measure(last_);
+    summary_.simulated = choice_.simulated();
+    summary_.overlap = summarize(measure_overlap(last_.timeline, choice_.hint()));
     if (LiveReport* report = live_report()) {
       RunPage& page = report->page();
       page.schedule = summary_.schedule;
@@ -336,27 +353,18 @@ class Trainer {
     }
   }
 
-  /// What costs_ say of schedule_.
-  void simulate_step() {
-    hint_ = exposure_hint(session_.graph(), costs_, config_.schedule != "reference");
-    summary_.simulated = simulate(session_.graph(), schedule_, costs_).timeline;
-    summary_.simulated.title = "simulated: " + schedule_.name;
-  }
-
   const double started_s_ = monotonic_seconds();
   const TrainConfig& config_;
   const TrainData& data_;
   RankContext& context_;
   TrainingSession session_;
-  CostProfile profile_;
-  bool searching_;
-  Schedule schedule_;
-  CostTable costs_;
-  ExposureHint hint_;  ///< by costs_; null without
+  ScheduleChoice choice_;
   StepResult last_;
   TrainSummary summary_;
-  std::optional<RunLog> log_;  ///< on rank 0
+  std::optional<RunLog> log_;          ///< on rank 0
+  std::optional<HeldOutWatch> watch_;  ///< of a distillation with validation data
   std::optional<CheckpointWriter> writer_;
+  int64_t steps_done_ = 0;       ///< runs before this one included
   int64_t first_iteration_ = 0;  ///< steps done before this run
   int64_t rolled_back_to_ = -1;  ///< iteration of the checkpoint; -1: never
   SignalCounts signals_ = signals_received();
@@ -366,7 +374,8 @@ class Trainer {
 }  // namespace
 
 TrainSummary train(const TrainConfig& config, const TrainData& data, RankContext& context) {
-  return Trainer(config, data, context).run();
+  const TrainData cached = with_cache(config, data, context);
+  return Trainer(config, cached, context).run();
 }
 
 }  // namespace farskip

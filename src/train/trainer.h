@@ -15,6 +15,7 @@ namespace farskip {
 struct TrainSummary {
   std::vector<std::pair<int64_t, double>> losses;             ///< (iteration, training loss)
   std::vector<std::pair<int64_t, double>> validation_losses;  ///< (iteration, validation loss)
+  nlohmann::json held_out;                                    ///< a distillation's HeldOutWatch::figures()
   std::vector<std::vector<int64_t>> load;                     ///< of the last step
   std::string schedule;                                       ///< name of the schedule used last
   OverlapSummary overlap;                                     ///< of the last recorded step

@@ -26,7 +26,7 @@ void add_router_losses(StageMathOptions& options, const TrainConfig& config, con
 }
 
 // Layout of the vector: loss, auxiliary loss, z-loss, squared norm of the gradients that no other rank counts, requests
-// to save and to end, then the load of each MoE layer.
+// to save and to end, then the load of each MoE layer, then what a distillation adds up.
 at::Tensor TrainingStep::local_stats(const std::vector<Microbatch>& microbatches,
                                      const std::vector<at::Tensor>& losses) {
   const auto norms = optimizer_.squared_norms();
@@ -48,6 +48,7 @@ at::Tensor TrainingStep::local_stats(const std::vector<Microbatch>& microbatches
     for (const auto& microbatch : microbatches) load += microbatch.routing[layer].load.to(at::kDouble).cpu();
     stats = at::cat({stats, load});
   }
+  if (config_.distill.wanted()) stats = at::cat({stats, distill_sums(model_, microbatches)});
   return stats;
 }
 
@@ -68,6 +69,7 @@ void TrainingStep::optimize(const at::Tensor& sums) {
     if (!model_.is_moe(layer)) continue;
     for (int64_t e = 0; e < model_.num_experts; ++e) stats_.load[layer].push_back(std::llround(*load++));
   }
+  if (config_.distill.wanted()) stats_.distill = distill_stats(model_, load, config_.distill.teacher_cache.empty());
   stats_.verdict = guard_.judge(stats_.loss, stats_.gradient_norm);
   if (stats_.verdict == Verdict::apply) optimizer_.step(rates_, stats_.gradient_norm);
   shards_.release_gradients();

@@ -1,7 +1,10 @@
 #pragma once
 // What a training step does besides its stages: statistics over ranks, clipping, AdamW, and the router's bias.
 
+#include <optional>
+
 #include "exec/executor.h"
+#include "train/distill_stats.h"
 #include "train/guard.h"
 #include "train/optimizer.h"
 
@@ -9,7 +12,7 @@ namespace farskip {
 
 /// Figures of one step, the same on all ranks.
 struct StepStats {
-  double loss = 0;           ///< mean cross-entropy over the global batch, nats per token
+  double loss = 0;           ///< mean over the global batch, nats per token: cross-entropy, or a distillation's loss
   double aux_loss = 0;       ///< mean over microbatches and ranks of the sum over layers
   double z_loss = 0;         ///< the same of the router's z-loss
   double gradient_norm = 0;  ///< before clipping
@@ -18,6 +21,7 @@ struct StepStats {
   int end_requests = 0;                    ///< ranks that were asked for one and then to end
   std::vector<std::vector<int64_t>> load;  ///< per layer, rows of each expert in the global batch; empty: dense layer
   Verdict verdict = Verdict::apply;        ///< otherwise the step has changed nothing
+  std::optional<DistillStats> distill = std::nullopt;
 };
 
 /// What a recipe says about the router's losses.

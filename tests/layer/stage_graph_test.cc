@@ -278,10 +278,10 @@ TEST(Stages, EachRowStandsAtItsEnumAndNamesRoundTrip) {
     EXPECT_EQ(row(stage).stage, stage);
     EXPECT_EQ(parse_stage(to_string(stage)), stage);
   }
-  for (Pass pass : {Pass::forward, Pass::backward, Pass::wgrad, Pass::recompute, Pass::step})
+  for (Pass pass : {Pass::forward, Pass::backward, Pass::wgrad, Pass::recompute, Pass::step, Pass::teacher})
     EXPECT_EQ(parse_pass(to_string(pass)), pass);
   EXPECT_THAT(error_of([] { parse_stage("dispach"); }), HasSubstr("'dispach' is not a stage"));
-  EXPECT_THAT(error_of([] { parse_pass("backward"); }), HasSubstr("expected fwd, bwd, wgrad, rec or step"));
+  EXPECT_THAT(error_of([] { parse_pass("backward"); }), HasSubstr("expected fwd, bwd, wgrad, rec, step or teach"));
 }
 
 }  // namespace

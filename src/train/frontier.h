@@ -1,0 +1,45 @@
+#pragma once
+// farskip distill --frontier: how much of a model should be converted. Each connectivity is distilled under one budget
+// of tokens, and its quality set beside the time of its steps.
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "train/bench.h"
+#include "train/trainer.h"
+
+namespace farskip {
+
+struct FrontierOptions {
+  TrainConfig config;                       ///< of the distillation, resolved; connectivity, export and result replaced
+  std::vector<std::string> connectivities;  ///< spellings; the teacher's own is the point of comparison
+  BenchLink link;                           ///< calibrated on the teacher's connectivity, then the same for all
+  int num_rounds = 30;                      ///< steps of each kind that are timed
+  double bearable = 0.01;                   ///< share of the teacher's cross-entropy by which a student may be worse
+  std::string output;                       ///< folder for students, their results, the table and the page
+};
+
+struct FrontierPoint {
+  std::string connectivity;  ///< as asked for
+  bool teacher = false;      ///< the graph that the teacher has: nothing was trained
+  nlohmann::json held_out;   ///< HeldOutWatch::figures()
+  BenchResult bench;         ///< of training steps of the student alone
+  double excess = 0;         ///< cross-entropy above the teacher's, nats a token, of the best weights
+  double speedup = 1;        ///< time of the teacher's graph in its best order over this one's, measured
+  double simulated_speedup = 1;
+};
+
+struct FrontierResult {
+  std::vector<FrontierPoint> points;
+  double teacher_loss = 0;  ///< cross-entropy on the held-out tokens
+  /// The fastest that is no worse than bearable; nothing where that is the teacher's own graph.
+  std::string recommendation;
+  Table table() const;
+  nlohmann::json to_json() const;
+};
+
+/// Runs on this rank; called by all. Rank 0 writes OUTPUT/frontier.json and OUTPUT/frontier.html.
+FrontierResult frontier(const FrontierOptions& options, const TrainData& data, RankContext& context);
+
+}  // namespace farskip
