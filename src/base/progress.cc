@@ -54,13 +54,18 @@ Progress::~Progress() {
 std::string Progress::line(int64_t done) const {
   const double elapsed = options_.clock() - start_;
   const double rate = elapsed > 0 ? static_cast<double>(done) / elapsed : 0.0;
-  std::string text = options_.what + ": " + format_bytes(done);
+  const auto amount = [&](int64_t number) {
+    return options_.unit.empty() ? format_bytes(number) : fmt::format("{} {}", number, options_.unit);
+  };
+  std::string text = options_.what + ": " + amount(done);
   if (options_.total > 0) {
-    text += fmt::format(" of {} ({:.0f} %)", format_bytes(options_.total),
+    text += fmt::format(" of {} ({:.0f} %)", amount(options_.total),
                         std::floor(100.0 * static_cast<double>(done) / static_cast<double>(options_.total)));
   }
   if (rate > 0) {
-    text += fmt::format(", {}/s", format_bytes(static_cast<int64_t>(rate)));
+    const bool few = !options_.unit.empty() && rate < 10;
+    text += few ? fmt::format(", {:.2g} {}/s", rate, options_.unit)
+                : fmt::format(", {}/s", amount(static_cast<int64_t>(rate)));
     if (options_.total >= done) {
       text += fmt::format(", {} left", format_duration(static_cast<double>(options_.total - done) / rate));
     }

@@ -20,6 +20,7 @@ double monotonic_seconds();
 struct ProgressOptions {
   std::string what;           ///< "data/kjv.txt", the first words of the line
   int64_t total = -1;         ///< bytes; -1 where the end is not known (a pipe)
+  std::string unit = "";      ///< what is counted instead of bytes: "tokens"
   std::FILE* out = stderr;    ///< nullptr: silent
   double first_after = 0.5;   ///< seconds before the first line
   double plain_every = 10.0;  ///< seconds between lines where `out` is not a terminal
@@ -34,7 +35,7 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  /// `done`: bytes so far. Cheap enough to be called for every document.
+  /// `done`: bytes (or units) so far. Cheap enough to be called for every document.
   void update(int64_t done);
   /// The line as it would be printed now: "kjv.txt: 2.0 MiB of 4.1 MiB (49 %), 1.1 MiB/s, 1.9 s left".
   std::string line(int64_t done) const;

@@ -29,6 +29,7 @@ void add_train(CLI::App& app);
 void add_distill(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_compare(CLI::App& app);
+void add_eval(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_serve(CLI::App& app);
 void add_verify(CLI::App& app);

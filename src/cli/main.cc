@@ -21,7 +21,8 @@ constexpr int kUsage = 2;
 constexpr void (*kCommands[])(CLI::App&) = {
     add_prepare, add_tokenizer, add_show,
 #ifdef FARSKIP_TORCH
-    add_inspect, add_convert,   add_train, add_distill, add_bench, add_compare, add_generate, add_serve, add_verify,
+    add_inspect, add_convert,   add_train, add_distill,  add_bench,
+    add_compare, add_eval,      add_serve, add_generate, add_verify,
 #endif
     add_version,
 };

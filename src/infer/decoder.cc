@@ -71,6 +71,7 @@ Decoder::Decoder(const InferenceModel& model, const Communicators& communicators
       num_pages_(pages_of(std::max(options.cache_positions, max_positions_))),
       record_spans_(options.record_spans),
       form_(options.form),
+      on_experts_(options.on_experts),
       math_(model.local_config(), model.weights(), max_positions_, math_options(model)),
       cache_(model.local_config().attention, model.config().num_layers(), num_pages_, model.dtype()) {
   if (!form_) only_ = prepare({options.num_microbatches, reference_schedule});
@@ -90,6 +91,9 @@ void Decoder::set_executor(Prepared& prepared, const Schedule& schedule) {
   options.observe = [this, &graph = prepared.graph](const Value& value, const at::Tensor& tensor) {
     const Node& producer = graph.node(value.producer);
     if (producer.stage == Stage::head) logits_[producer.microbatch] = tensor;
+    // Of what a router writes, weights and ids, the ids are whole numbers.
+    if (producer.stage == Stage::route && on_experts_ && tensor.scalar_type() == at::kLong)
+      on_experts_(producer.layer, tensor);
   };
   prepared.executor = std::make_unique<Executor>(prepared.graph, schedule, math_, communicators_, options);
 }

@@ -4,6 +4,7 @@
 // with expert parallelism each rank has its own.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -25,6 +26,8 @@ struct DecoderOptions {
   bool record_spans = false;    ///< for last()
   /// Instead of num_microbatches and set_schedule(): a form for each bucket of steps.
   ChooseForm form = {};
+  /// Called with what each MoE layer's router chose for this rank's tokens of a microbatch, [tokens, K] int64.
+  std::function<void(int64_t layer, const at::Tensor& ids)> on_experts = {};
 };
 
 /// New tokens of a sequence.
@@ -117,6 +120,7 @@ class Decoder {
   int64_t max_positions_, num_pages_;
   bool record_spans_;
   ChooseForm form_;
+  std::function<void(int64_t, const at::Tensor&)> on_experts_;
   StageMath math_;
   std::vector<at::Tensor> logits_;  ///< per microbatch
   std::unique_ptr<Prepared> only_;  ///< without form_

@@ -198,6 +198,7 @@ class Engine::Impl {
       GenerationEvent event;
       if (progress.token) event.tokens.push_back(*progress.token);
       if (progress.token && result.logprobs) event.logprobs.push_back(*std::move(result.logprobs));
+      if (!progress.token && progress.finished == FinishReason::stop) event.of_stop_token = std::move(result.logprobs);
       event.of_prompt = std::exchange(requests_.at(id).of_prompt, {});
       event.finish_reason = to_string(progress.finished);
       event.error = std::move(result.error);

@@ -38,6 +38,8 @@ struct GenerationEvent {
   std::vector<int32_t> tokens;           ///< new ones
   std::vector<TokenLogprobs> logprobs;   ///< one each, where asked for
   std::vector<TokenLogprobs> of_prompt;  ///< once, with the first event, where asked for
+  /// Of the stop token that ended it and is not part of it, where logprobs were asked for.
+  std::optional<TokenLogprobs> of_stop_token = {};
   /// "stop", "length", "abort" (cancelled) or "error"; empty: it goes on. Nothing follows an event that has one.
   std::string finish_reason;
   std::string error;  ///< with "error"

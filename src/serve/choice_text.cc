@@ -55,7 +55,8 @@ void ChoiceText::show(const std::string& text, TextDelta& delta) {
   }
 }
 
-void ChoiceText::finish(const std::string& reason, TextDelta& delta) {
+void ChoiceText::finish(const std::string& reason, const std::optional<TokenLogprobs>& of_stop_token,
+                        TextDelta& delta) {
   const std::string rest = decode(-1);
   decoded_ += rest.size();
   show(stop_.push(rest), delta);
@@ -65,6 +66,7 @@ void ChoiceText::finish(const std::string& reason, TextDelta& delta) {
   // Tokens without text, and those whose character was never completed.
   for (Held& token : held_) delta.tokens.push_back({std::move(token.logprobs), true, token.offset});
   held_.clear();
+  if (of_stop_token && !request_.chat) delta.tokens.push_back({*of_stop_token, true, offset_});
 }
 
 TextDelta ChoiceText::push(const GenerationEvent& event) {
@@ -84,7 +86,7 @@ TextDelta ChoiceText::push(const GenerationEvent& event) {
       return delta;
     }
   }
-  if (!event.finish_reason.empty()) finish(event.finish_reason, delta);
+  if (!event.finish_reason.empty()) finish(event.finish_reason, event.of_stop_token, delta);
   return delta;
 }
 

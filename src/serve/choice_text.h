@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -51,7 +52,9 @@ class ChoiceText {
 
   std::string decode(int32_t token);
   void show(const std::string& text, TextDelta& delta);
-  void finish(const std::string& reason, TextDelta& delta);
+  /// The token that ended a completion is one of its tokens (of clients that expect logprobs of max_tokens tokens,
+  /// lm-evaluation-harness among them), without text.
+  void finish(const std::string& reason, const std::optional<TokenLogprobs>& of_stop_token, TextDelta& delta);
 
   const CompletionRequest& request_;
   const Prompt& prompt_;

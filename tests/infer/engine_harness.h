@@ -39,6 +39,7 @@ class Caller {
       tokens.insert(tokens.end(), event.tokens.begin(), event.tokens.end());
       logprobs.insert(logprobs.end(), event.logprobs.begin(), event.logprobs.end());
       of_prompt.insert(of_prompt.end(), event.of_prompt.begin(), event.of_prompt.end());
+      if (event.of_stop_token) of_stop_token = event.of_stop_token;
       finish_reason = event.finish_reason;
       error = event.error;
       changed_.notify_all();
@@ -53,6 +54,7 @@ class Caller {
 
   std::vector<int32_t> tokens;
   std::vector<TokenLogprobs> logprobs, of_prompt;
+  std::optional<TokenLogprobs> of_stop_token;
   std::string finish_reason, error;
   int num_events = 0, num_after_end = 0;
   std::function<void(Caller&)> then;  ///< called with each event

@@ -228,6 +228,21 @@ TEST_P(Engines, LogprobsAreThoseOfTheModel) {
     }
   }
   for (const TokenLogprobs& made : caller.logprobs) EXPECT_EQ(made.top[0].first, made.token) << "greedy";
+  EXPECT_FALSE(caller.of_stop_token.has_value());
+
+  // The same where the third token ends the text: it is no part of it, and has its logprob all the same.
+  request.stop_tokens = {caller.tokens[2]};
+  const auto first = std::find(caller.tokens.begin(), caller.tokens.end(), caller.tokens[2]) - caller.tokens.begin();
+  Caller stopped;
+  with_engine(*model_, options, [&](Engine& engine) {
+    engine.submit(request, stopped.on_event());
+    ASSERT_TRUE(stopped.wait_for_end());
+  });
+  EXPECT_EQ(stopped.finish_reason, "stop");
+  ASSERT_EQ(std::ssize(stopped.logprobs), first);
+  ASSERT_TRUE(stopped.of_stop_token.has_value());
+  EXPECT_EQ(stopped.of_stop_token->token, caller.tokens[2]);
+  EXPECT_NEAR(stopped.of_stop_token->logprob, caller.logprobs[first].logprob, 1e-5);
 }
 
 std::vector<Case> cases() {

@@ -91,9 +91,9 @@ TEST_F(Completions, Logprobs) {
   const auto answer = complete({{"prompt", "a"}, {"logprobs", 2}});
   ASSERT_EQ(answer.status, 200) << answer.body;
   const json logprobs = answer.json()["choices"][0]["logprobs"];
-  EXPECT_EQ(logprobs["tokens"], json({"h", "bytes:\\xc3", "bytes:\\xa9"}));
-  EXPECT_EQ(logprobs["token_logprobs"], json({-0.5, -0.5, -0.5}));
-  EXPECT_EQ(logprobs["text_offset"], json({0, 1, 1})) << "of the character that a part belongs to";
+  EXPECT_EQ(logprobs["tokens"], json({"h", "bytes:\\xc3", "bytes:\\xa9", ""})) << "and the one that ended the text";
+  EXPECT_EQ(logprobs["token_logprobs"], json({-0.5, -0.5, -0.5, -0.5}));
+  EXPECT_EQ(logprobs["text_offset"], json({0, 1, 1, 2})) << "of the character that a part belongs to";
   EXPECT_EQ(logprobs["top_logprobs"][0], json({{"h", -0.5}, {"i", -1.5}}));
   EXPECT_EQ(complete({{"prompt", "a"}, {"logprobs", 0}}).json()["choices"][0]["logprobs"]["top_logprobs"][0],
             json({{"h", -0.5}}));
@@ -111,6 +111,23 @@ TEST_F(Completions, EchoWithLogprobsOfThePrompt) {
   EXPECT_EQ(logprobs["token_logprobs"], json({nullptr, -0.5, -0.5, -0.5, -0.5, -0.5}));
   EXPECT_TRUE(logprobs["top_logprobs"][0].is_null());
   EXPECT_EQ(logprobs["top_logprobs"][3], json({{"b", -0.5}}));
+}
+
+// lm-evaluation-harness leaves the last entry out, whichever token was drawn.
+TEST_F(Completions, ScoringAlwaysHasTheTokenBehindThePrompt) {
+  for (const std::string said : {"", "x"}) {
+    service.say(said);
+    const auto answer = complete(
+        {{"prompt", {{97, 98}, {99}}}, {"echo", true}, {"logprobs", 1}, {"max_tokens", 1}, {"temperature", 0}});
+    ASSERT_EQ(answer.status, 200) << answer.body;
+    const json choices = answer.json()["choices"];
+    EXPECT_EQ(choices[0]["text"], "ab" + said);
+    EXPECT_EQ(choices[0]["logprobs"]["tokens"], json({"a", "b", said}));
+    EXPECT_EQ(choices[0]["logprobs"]["token_logprobs"], json({nullptr, -0.5, -0.5}));
+    EXPECT_EQ(choices[0]["logprobs"]["top_logprobs"].size(), 3u);
+    EXPECT_EQ(choices[1]["logprobs"]["tokens"], json({"c", said}));
+    EXPECT_EQ(answer.json()["usage"]["completion_tokens"], said.empty() ? 0 : 2);
+  }
 }
 
 TEST_F(Completions, EchoOfThePromptAlone) {

@@ -135,6 +135,8 @@ GenerationEvent FakeService::step(Sequence& sequence) {
     event.error = error_;
   } else if (sequence.told == sequence.text.size()) {
     event.finish_reason = request.max_tokens == 0 ? "length" : "stop";
+    if (request.max_tokens > 0 && request.num_logprobs >= 0)
+      event.of_stop_token = logprobs_of(256, request.num_logprobs);
   } else if (request.max_tokens == 0) {
     event.finish_reason = "length";
   } else {

@@ -1,0 +1,125 @@
+#!/bin/bash
+# lm-evaluation-harness, unchanged, against `farskip serve` (its model local-completions: token ids, echo, logprobs): a small
+# model trained here answers a set of questions with choices and one of minimal pairs. Accuracies must be those of
+# `farskip eval`, and each log-probability within 1e-3 of ours. The package comes from PyPI.
+# time limit: 2400
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/../.."
+[ -x build/farskip ] || { echo "make build comes first"; exit 77; }
+python=.venv/bin/python
+[ -x $python ] || { echo "the project's venv is not there (TORCH_DIR is set?)"; exit 77; }
+packages=$PWD/build-long/lm_eval
+if [ ! -f "$packages/complete" ]; then
+  $python -m pip install --quiet --target "$packages" --upgrade 'lm_eval[api]==0.4.*' 'transformers<6' ||
+    { echo "lm_eval cannot be fetched (no network?)"; exit 77; }
+  rm -rf "$packages"/torch "$packages"/nvidia* "$packages"/triton*  # the venv has its own
+  touch "$packages/complete"
+fi
+work=$(mktemp -d /tmp/farskip_harness.XXXXXX)
+server=
+cleanup() {
+  [ -z "$server" ] || kill -9 "$server" 2>/dev/null || true
+  rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'echo "line $LINENO failed:"; tail -n 30 "$work"/log "$work"/server.* 2>/dev/null' ERR
+
+# Documents end behind a sentence, so the likeliest token behind an answer is often the one that ends texts.
+for i in $(seq 300); do printf 'The quick fox number %d jumps over the lazy dog.\n\n' "$i"; done >"$work/text.txt"
+mkdir -p "$work/model" "$work/tasks"
+build/farskip tokenizer train "$work/text.txt" --vocab-size 300 -o "$work/model/tokenizer.json" \
+  --special-tokens '<eos>' >"$work/log" 2>&1
+echo '{"eos_token": "<eos>", "tokenizer_class": "PreTrainedTokenizerFast"}' >"$work/model/tokenizer_config.json"
+cat >"$work/model/config.json" <<'JSON'
+{"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 320, "hidden_size": 64,
+ "num_hidden_layers": 3, "first_k_dense_replace": 1, "intermediate_size": 128, "moe_intermediate_size": 32,
+ "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2, "num_attention_heads": 2,
+ "num_key_value_heads": 2, "q_lora_rank": null, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
+ "v_head_dim": 8, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "hidden_act": "silu", "scoring_func": "sigmoid",
+ "topk_method": "noaux_tc", "n_group": 1, "topk_group": 1, "norm_topk_prob": true, "routed_scaling_factor": 2.446,
+ "tie_word_embeddings": false, "rope_theta": 50000.0}
+JSON
+build/farskip prepare "$work/text.txt" -o "$work/data" --document-separator '\n\n' --tokenizer "$work/model" \
+  >>"$work/log" 2>&1
+cat >"$work/recipe.yaml" <<YAML
+model: $work/model
+connectivity: farskip
+data_path: $work/data_text_document
+seq_length: 32
+micro_batch_size: 4
+global_batch_size: 4
+train_iters: 80
+lr: 1.0e-2
+eval_iters: 0
+save: $work/run
+YAML
+build/farskip train "$work/recipe.yaml" >>"$work/log" 2>&1
+$python - "$work" <<'PY'
+import json, sys
+work = sys.argv[1]
+with open(work + "/choices.jsonl", "w") as choices, open(work + "/pairs.jsonl", "w") as pairs:
+    for i in range(40):
+        start = f"The quick fox number {i}"
+        query = {"query": start + [" jumps", " jumps over", ""][i % 3], "gold": i % 3,
+                 "choices": ["under the bed.", "over the lazy dog.", "the lazy dog."]}
+        choices.write(json.dumps(query) + "\n")
+        bad = [" over jumps the lazy dog.", " jumps over lazy the dog.", " jump over the lazy dog."][i % 3]
+        pairs.write(json.dumps({"sentence_good": start + " jumps over the lazy dog.", "sentence_bad": start + bad}) + "\n")
+common = "test_split: test\noutput_type: multiple_choice\nnum_fewshot: 0\n"
+for name, rest in {
+    "choices": 'doc_to_text: "{{query}}"\ndoc_to_choice: "{{choices}}"\ndoc_to_target: gold\n'
+               'metric_list: [{metric: acc}, {metric: acc_norm}]\n',
+    "pairs": 'doc_to_text: ""\ndoc_to_choice: "{{[sentence_good, sentence_bad]}}"\ndoc_to_target: 0\n'
+             'target_delimiter: ""\nmetric_list: [{metric: acc}]\n',
+}.items():
+    with open(f"{work}/tasks/{name}.yaml", "w") as file:
+        file.write(f"task: farskip_{name}\ndataset_path: json\n"
+                   f"dataset_kwargs: {{data_files: {{test: {work}/{name}.jsonl}}}}\n" + common + rest)
+PY
+build/farskip eval "$work/run" --tokenizer "$work/model" --pairs "$work/pairs.jsonl" --choices "$work/choices.jsonl" \
+  -o "$work/ours.json" --samples "$work/ours.jsonl" 2>>"$work/log"
+build/farskip serve "$work/run" --tokenizer "$work/model" --port 0 --served-model-name small >"$work/server.out" \
+  2>"$work/server.err" &
+server=$!
+until port=$(sed -n 's|^serving .* at http://127.0.0.1:||p' "$work/server.out") && [ -n "$port" ]; do
+  kill -0 $server 2>/dev/null || { cat "$work/server.err"; exit 1; }
+  sleep 0.2
+done
+for batch in 1 8; do
+  rm -rf "$work/theirs"
+  PYTHONPATH=$packages HF_HOME=$work/hf HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $python -m lm_eval --model local-completions \
+    --model_args "model=small,base_url=http://127.0.0.1:$port/v1/completions,tokenizer=$work/model,tokenizer_backend=huggingface,tokenized_requests=True,max_length=256,num_concurrent=4" \
+    --include_path "$work/tasks" --tasks farskip_choices,farskip_pairs --batch_size $batch --output_path "$work/theirs" \
+    --log_samples >>"$work/log" 2>&1
+  $python - "$work" <<'PY'
+import glob, json, sys
+work = sys.argv[1]
+ours = {task["name"]: task for task in json.load(open(work + "/ours.json"))["tasks"]}
+values = {"choices": {}, "pairs": {}}
+for line in open(work + "/ours.jsonl"):
+    item = json.loads(line)
+    values[item["task"]][item["item"]] = item["values"]
+(results,) = glob.glob(work + "/theirs/**/results_*.json", recursive=True)
+theirs = json.load(open(results))["results"]
+worst = compared = 0
+for name in ("choices", "pairs"):
+    for metric in ("acc", "acc_norm") if name == "choices" else ("acc",):
+        a, b = ours[name][metric], theirs["farskip_" + name][metric + ",none"]
+        assert abs(a - b) < 1e-9, (name, metric, a, b)
+        error = theirs["farskip_" + name][metric + "_stderr,none"]
+        assert abs(ours[name][metric + "_stderr"] - error) < 1e-9, (name, metric, ours[name][metric + "_stderr"], error)
+        print(f"{name} {metric}: {a:.4f} of both, standard error {error:.4f}")
+    (samples,) = glob.glob(f"{work}/theirs/**/samples_farskip_{name}_*.jsonl", recursive=True)
+    for line in open(samples):
+        sample = json.loads(line)
+        said = [float(response[0][0]) for response in sample["resps"]]
+        for a, b in zip(values[name][sample["doc_id"]], said, strict=True):
+            worst, compared = max(worst, abs(a - b)), compared + 1
+assert compared == 40 * 5 and worst < 1e-3, (compared, worst)
+print(f"{compared} log-probabilities differ by at most {worst:.1e}")
+PY
+done
+kill -TERM $server
+wait $server
+server=
+echo "lm-evaluation-harness and farskip eval agree"
