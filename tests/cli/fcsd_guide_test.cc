@@ -94,20 +94,14 @@ class FcsdGuide : public testing::TinyTraining {
 TEST_F(FcsdGuide, EveryCommandRuns) {
   const auto commands = commands_of(read_file(FARSKIP_SOURCE_DIR "/docs/fcsd-guide.md"));
   ASSERT_GT(commands.size(), 10u);
-  const bool distills = run_farskip("--help").out.find("\n  distill ") != std::string::npos;
   for (const Command& command : commands) {
-    const bool needs_student =
-        command.text.find("farskip distill") == 0 || command.text.find("/student") != std::string::npos;
-    if (needs_student && !distills) continue;
     std::string printed;
     EXPECT_EQ(run(command.text, printed), 0) << "line " << command.line << ": " << command.text << "\n" << printed;
   }
   for (const std::string name : {"teacher.json", "untrained.json", "calibrated.json", "student.json"}) {
-    if (name == "student.json" && !distills) continue;
     const auto results = nlohmann::json::parse(read_file(folder / "out/" + name));
     EXPECT_EQ(results.at("tasks").size(), 2u) << name;
   }
-  if (!distills) GTEST_SKIP() << "this program has no farskip distill: the commands with a student were not run";
 }
 
 }  // namespace
