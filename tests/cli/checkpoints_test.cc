@@ -9,8 +9,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::run_farskip;
-
-bool with_libtorch() { return run_farskip("version").out.find("without libtorch") == std::string::npos; }
+using testing::with_libtorch;
 
 TEST(Inspect, TellsShapeReadersMemoryAndWhatHidesWhat) {
   if (!with_libtorch()) GTEST_SKIP() << "a build without libtorch has no farskip inspect";

@@ -33,4 +33,6 @@ ProgramResult run_farskip(const std::string& arguments, const std::string& input
   return result;
 }
 
+bool with_libtorch() { return run_farskip("version").out.find("without libtorch") == std::string::npos; }
+
 }  // namespace farskip::testing

@@ -14,4 +14,7 @@ struct ProgramResult {
 /// `arguments` as a shell would read them; standard input from a file.
 ProgramResult run_farskip(const std::string& arguments, const std::string& input = "/dev/null");
 
+/// Whether the program was built with libtorch; without, it has few commands.
+bool with_libtorch();
+
 }  // namespace farskip::testing

@@ -17,6 +17,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::run_farskip;
+using testing::with_libtorch;
 using testing::write_tiny_config;
 
 std::string read(const std::string& path) {
@@ -26,6 +27,7 @@ std::string read(const std::string& path) {
 }
 
 TEST(Ttft, PrintsATableAndWritesJsonAndHtml) {
+  if (!with_libtorch()) GTEST_SKIP() << "a build without libtorch has no farskip bench";
   const std::string base = ::testing::TempDir() + "/farskip_ttft_" + std::to_string(getpid());
   const auto result = run_farskip("bench ttft " + write_tiny_config() +
                                   " --batch 2 --input 16 --output 2 --rounds 6 --link "
@@ -45,6 +47,7 @@ TEST(Ttft, PrintsATableAndWritesJsonAndHtml) {
 }
 
 TEST(Ttft, RefusesWhatCannotBe) {
+  if (!with_libtorch()) GTEST_SKIP() << "a build without libtorch has no farskip bench";
   const auto error_of = [](const std::string& arguments) {
     const auto result = run_farskip("bench ttft " + arguments);
     EXPECT_NE(result.status, 0) << arguments;
@@ -61,6 +64,7 @@ TEST(Ttft, RefusesWhatCannotBe) {
 }
 
 TEST(Serving, ServesEveryRequestAndWritesVllmsKeys) {
+  if (!with_libtorch()) GTEST_SKIP() << "a build without libtorch has no farskip bench";
   const std::string json_path = ::testing::TempDir() + "/farskip_serving_" + std::to_string(getpid()) + ".json";
   const auto result = run_farskip("bench serving " + write_tiny_config() +
                                   " --nproc 2 --num-prompts 5 --random-input-len 10 --random-output-len 3"
