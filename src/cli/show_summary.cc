@@ -20,7 +20,9 @@ std::string us(double time) { return format_us(time); }
 std::string percent(const OverlapRow& row) {
   return row.duration_us > 0 ? fmt::format("{:.1f} %", 100 * row.hidden()) : "-";
 }
-std::string counted(int64_t n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
+std::string counted(int64_t n, const char* one, const char* many) {
+  return fmt::format("{} {}", n, n == 1 ? one : many);
+}
 
 /// "mb0.l3.attn" -> "attn" for values and nodes of the layer itself; others keep their layer.
 std::string short_name(std::string name, int layer) {
@@ -43,11 +45,12 @@ std::string model_lines(const Shown& shown) {
                                  parameters_text(m.num_active_parameters())));
   line("layers", layers_text(m));
   line("connectivity", shown.connectivity.to_string());
-  line("run", fmt::format("{}, layout {} ({}, {}), {} of {:g} x {} a rank", to_string(phase), layout.to_string(),
-                          counted(layout.world(), "rank"), exchanges[static_cast<size_t>(layout.exchange(phase))],
-                          counted(shown.graph.options().num_microbatches, "microbatch"), shown.load.sequences,
-                          shown.load.decode ? fmt::format("1 token behind {:g}", shown.load.seq_length)
-                                            : fmt::format("{:g} tokens", shown.load.seq_length)));
+  line("run",
+       fmt::format("{}, layout {} ({}, {}), {} of {:g} x {} a rank", to_string(phase), layout.to_string(),
+                   counted(layout.world(), "rank", "ranks"), exchanges[static_cast<size_t>(layout.exchange(phase))],
+                   counted(shown.graph.options().num_microbatches, "microbatch", "microbatches"), shown.load.sequences,
+                   shown.load.decode ? fmt::format("1 token behind {:g}", shown.load.seq_length)
+                                     : fmt::format("{:g} tokens", shown.load.seq_length)));
   line("graph", fmt::format("{} nodes, {} of them collectives; {} values", shown.graph.num_nodes(), num_collectives,
                             shown.graph.num_values()));
   line("machine", fmt::format("{}: {}", shown.machine.name, shown.machine.description));

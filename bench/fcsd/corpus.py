@@ -1,7 +1,7 @@
-"""fcsd_corpus.py OUT: the packages that fcsd_corpus.sh has unpacked at OUT/packages as documents of plain text, divided
+"""corpus.py OUT: the packages that corpus.sh has unpacked at OUT/packages as documents of plain text, divided
 into train, valid, calib and test by the SHA-256 of what names a document (so that a document has its part whatever else is
 there). A paragraph that has occurred before is left out everywhere, so no text of one part is in another.
-fcsd_corpus.py OUT --count: sizes and tokens, to corpus.json."""
+corpus.py OUT --count: sizes and tokens, to corpus.json."""
 
 import gzip
 import hashlib

@@ -1,5 +1,5 @@
 #!/bin/bash
-# fcsd_corpus.sh OUT [VOCAB_SIZE]: the text of the experiments on FCSD, from Debian packages: books, documentation,
+# corpus.sh OUT [VOCAB_SIZE]: the text of the experiments on FCSD, from Debian packages: books, documentation,
 # dictionaries. Writes to OUT
 #   train.jsonl valid.jsonl calib.jsonl test.jsonl   documents, each in one part alone
 #   tokenizer/                                       a BPE vocabulary (4096 ids unless given) learned from train.jsonl
@@ -8,7 +8,7 @@
 # `test` is for figures that are reported, and no choice is made on it. Packages come by `apt-get download` (a mirror is
 # needed; nothing is installed), the King James Bible by the program `bible` (make deps). FARSKIP names another program.
 set -euo pipefail
-cd "$(dirname "$(readlink -f "$0")")/.."
+cd "$(dirname "$(readlink -f "$0")")/../.."
 [ $# -ge 1 ] || { sed -n '2,9s/^# //p' "$0"; exit 2; }
 mkdir -p "$1"
 out=$(cd "$1" && pwd) vocab_size=${2:-4096}
@@ -26,9 +26,9 @@ for package in $packages; do
   mv "$out/packages/$package.new" "$out/packages/$package"
 done
 bible "gen1:1-rev22:21" >"$out/packages/bible.txt"
-python3 bench/fcsd_corpus.py "$out"
+python3 bench/fcsd/corpus.py "$out"
 "$farskip" tokenizer train "$out/train.txt" --vocab-size "$vocab_size" -o "$out/tokenizer/tokenizer.json"
 for part in train valid calib test; do
   "$farskip" prepare "$out/$part.jsonl" -o "$out/$part" --tokenizer "$out/tokenizer"
 done
-python3 bench/fcsd_corpus.py "$out" --count
+python3 bench/fcsd/corpus.py "$out" --count
