@@ -34,9 +34,7 @@ std::string text_of(const TrainConfig& config, const ModelConfig& model, const C
   shown.model = model;
   shown.connectivity = connectivity;
   shown.machine = machine(machine_name);
-  shown.load.sequences = static_cast<double>(config.micro_batch_size);
-  shown.load.seq_length = static_cast<double>(config.seq_length);
-  shown.load.bytes_per_value = config.dtype == TrainDtype::bf16 ? 2 : 4;
+  shown.load = training_workload(config);
   shown.graph = build_graph(shown.model, shown.connectivity, training_graph(config, shown.model, teacher));
   shown.costs = model_costs(shown.graph, shown.model, shown.machine, shown.load);
   std::vector<SimulatedSchedule> schedules;

@@ -111,6 +111,7 @@ std::string rendered(const ShowOptions& options) {
 std::string machine_help() {
   std::string text = "What it is simulated on:";
   for (const Machine& m : machines()) text += fmt::format("\n{} - {}", m.name, m.description);
+  text += "\nFILE.json - figures of your own (docs/machines.md)";
   return text;
 }
 

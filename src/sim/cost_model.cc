@@ -191,6 +191,14 @@ CostTable CostTable::with_jitter(const StageGraph& graph, double jitter, uint64_
   return table;
 }
 
+Workload training_workload(const TrainConfig& config) {
+  Workload load;
+  load.sequences = static_cast<double>(config.micro_batch_size);
+  load.seq_length = static_cast<double>(config.seq_length);
+  load.bytes_per_value = config.dtype == TrainDtype::bf16 ? 2 : 4;
+  return load;
+}
+
 double collective_bytes(const StageGraph& graph, const ModelConfig& m, const Workload& load, NodeId id) {
   const Node& node = graph.node(id);
   const double T = load.tokens(), H = static_cast<double>(m.hidden_size), b = load.bytes_per_value;

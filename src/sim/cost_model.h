@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "config/train_config.h"
 #include "layer/stage_graph.h"
 #include "sim/machine.h"
 
@@ -36,6 +37,9 @@ struct Workload {
   bool decode = false;  ///< one token per sequence
   double tokens() const { return decode ? sequences : sequences * seq_length; }
 };
+
+/// Of one microbatch of a recipe.
+Workload training_workload(const TrainConfig& config);
 
 /// Bytes that one rank hands to the collective `node`, what stays on the rank included (docs/machines.md).
 double collective_bytes(const StageGraph& graph, const ModelConfig& model, const Workload& load, NodeId node);

@@ -20,8 +20,10 @@ struct Machine {
   bool host_computes = false;   ///< host and compute are one lane (a CPU)
 };
 
-/// Throws Error for an unknown name, with the list.
-const Machine& machine(const std::string& name);
+/// One of machines() by name, or a file of figures: FILE.json, an object with the keys of Machine (docs/machines.md);
+/// those that are missing are those of the machine that its key "like" names. Throws Error for an unknown name, with
+/// the list, and for a file that is not understood.
+Machine machine(const std::string& name);
 const std::vector<Machine>& machines();
 
 }  // namespace farskip

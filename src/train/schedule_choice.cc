@@ -23,11 +23,7 @@ ScheduleChoice::ScheduleChoice(const TrainConfig& config, TrainingSession& sessi
       schedule_(named_schedule(searching_ ? "paper" : config.schedule, session.graph(), modelled_costs())) {}
 
 CostTable ScheduleChoice::modelled_costs() const {
-  Workload load;
-  load.sequences = static_cast<double>(config_.micro_batch_size);
-  load.seq_length = static_cast<double>(config_.seq_length);
-  load.bytes_per_value = config_.dtype == TrainDtype::bf16 ? 2 : 4;
-  return model_costs(session_.graph(), session_.model().config, machine("cpu"), load);
+  return model_costs(session_.graph(), session_.model().config, machine("cpu"), training_workload(config_));
 }
 
 void ScheduleChoice::restore(const std::string& text, const std::string& source) {
