@@ -63,12 +63,6 @@ void run_bench(BenchArguments& arguments) {
 
 }  // namespace
 
-TransportKind transport_of(const std::string& name) {
-  if (name == "loopback") return TransportKind::loopback;
-  if (name == "gloo") return TransportKind::gloo;
-  return name == "nccl" ? TransportKind::nccl : TransportKind::automatic;
-}
-
 void add_bench(CLI::App& app) {
   CLI::App* bench = app.add_subcommand("bench", "Measure what overlap brings on this machine");
   bench->require_subcommand(1);

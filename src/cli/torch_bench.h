@@ -7,15 +7,11 @@
 
 #include <string>
 
-#include "config/train_config.h"
-
 namespace farskip::cli {
 
 void add_bench_ttft(CLI::App& bench);
 void add_bench_serving(CLI::App& bench);
 
-/// auto | loopback | gloo | nccl; REQUIRES: one of them.
-TransportKind transport_of(const std::string& name);
 /// fp32 | bf16; REQUIRES: one of them.
 inline at::ScalarType dtype_of(const std::string& name) { return name == "bf16" ? at::kBFloat16 : at::kFloat; }
 

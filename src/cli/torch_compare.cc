@@ -23,10 +23,7 @@ void run_compare(CompareArguments& arguments) {
   options.config = load_train_config(arguments.recipe, arguments.overrides);
   options.link = BenchLink::parse(arguments.link);
   options.connectivities = CLI::detail::split(arguments.connectivities, ' ');
-  LaunchOptions launch;
-  launch.num_ranks = arguments.num_ranks;
-  launch.transport = options.config.transport;
-  launch.timeout_s = options.config.timeout;
+  const LaunchOptions launch = launch_options(options.config, arguments.num_ranks);
   options.config.resolve(world_size(launch));
   const ModelConfig model = load_model_config(options.config.model);
   for (const auto& spelling : options.connectivities) Connectivity::parse(spelling, model.num_layers());

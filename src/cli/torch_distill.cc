@@ -20,7 +20,7 @@ struct DistillArguments {
   std::vector<std::string> overrides;
   int num_ranks = 1;
   bool dry_run = false;
-  std::string machine = "cpu";
+  std::string machine;
   bool frontier = false;
   std::string connectivities = "last=25% last=50% last=75% last=90% last=100% attn-only mlp-only";
   std::string link = "share=0.25", output;
@@ -52,6 +52,7 @@ int run_frontier(const DistillArguments& arguments, const TrainConfig& config, c
   options.num_rounds = arguments.rounds;
   options.bearable = arguments.bearable;
   options.output = arguments.output;
+  if (!arguments.machine.empty()) options.machine = machine(arguments.machine);
   return run_on_ranks(launch, [&](RankContext& context) {
     const FrontierResult result = frontier(options, data, context);
     if (context.world.rank() != 0) return;
@@ -68,18 +69,14 @@ void check_frontier(const DistillArguments& arguments, const TrainConfig& config
 
 void run_distill(const DistillArguments& arguments) {
   TrainConfig config = load_distill_config(arguments.recipe, arguments.overrides);
-  LaunchOptions launch;
-  launch.num_ranks = arguments.num_ranks;
-  launch.transport = config.transport;
-  launch.link = LinkSpec::parse(config.link);
-  launch.timeout_s = config.timeout;
+  const LaunchOptions launch = launch_options(config, arguments.num_ranks);
   config.resolve(world_size(launch));
   if (arguments.frontier) check_frontier(arguments, config);
   const TrainingModel model = TrainingModel::load(config);
   if (arguments.dry_run) {
-    std::printf(
-        "%s",
-        dry_run_text(config, model.config, model.connectivity, model.teacher->connectivity, arguments.machine).c_str());
+    std::printf("%s", dry_run_text(config, model.config, model.connectivity, model.teacher->connectivity,
+                                   arguments.machine.empty() ? "cpu" : arguments.machine)
+                          .c_str());
     return;
   }
   keep_freed_memory();
@@ -105,8 +102,9 @@ void add_distill(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   command->add_flag("--dry-run", arguments->dry_run,
                     "Print memory, layout and what hides behind what, and start nothing");
-  command->add_option("--machine", arguments->machine, "For --dry-run: the machine to simulate (see farskip show)")
-      ->capture_default_str();
+  command->add_option(
+      "--machine", arguments->machine,
+      "To simulate (see farskip show): for --dry-run (default: cpu), and beside what --frontier measures");
   command->add_flag_callback(
       "--help-settings",
       [] {

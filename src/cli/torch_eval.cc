@@ -26,7 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-struct Arguments {
+struct EvalArguments {
   ModelArguments model;
   std::string against, layout, transport = "auto";
   std::vector<std::string> texts, pairs, choices, answers;
@@ -63,7 +63,7 @@ std::vector<int32_t> tokens_of(const std::string& file, const TaskText& text, co
   return tokens;
 }
 
-std::vector<EvalTask> read_tasks(const Arguments& arguments, const std::string& folder, const ModelConfig& config,
+std::vector<EvalTask> read_tasks(const EvalArguments& arguments, const std::string& folder, const ModelConfig& config,
                                  const TaskText& text) {
   const int64_t positions = config.max_position_embeddings;
   SetOptions set = arguments.set;
@@ -92,7 +92,7 @@ std::vector<EvalTask> read_tasks(const Arguments& arguments, const std::string& 
   return tasks;
 }
 
-void check_arguments(const Arguments& arguments) {
+void check_arguments(const EvalArguments& arguments) {
   if (arguments.texts.empty() && arguments.pairs.empty() && arguments.choices.empty() && arguments.answers.empty()) {
     fail("nothing to evaluate: give --text, --pairs, --choices or --answers FILE");
   }
@@ -118,7 +118,7 @@ json describe(const std::string& folder, const ModelConfig& config, const ModelA
 }
 
 /// The other model as it is, under its own connectivity.
-ModelArguments other_model(const Arguments& arguments) {
+ModelArguments other_model(const EvalArguments& arguments) {
   ModelArguments other;
   other.model = arguments.against;
   other.dtype = arguments.model.dtype;
@@ -147,7 +147,7 @@ void show(const json& results, const std::string& output) {
   std::fflush(stdout);
 }
 
-Layout layout_for(const Arguments& arguments, LaunchOptions& launch) {
+Layout layout_for(const EvalArguments& arguments, LaunchOptions& launch) {
   Layout layout = Layout::parse(arguments.layout);
   launch.num_ranks = arguments.num_ranks > 0 ? arguments.num_ranks : layout.world();
   const int num_ranks = world_size(launch);
@@ -158,14 +158,12 @@ Layout layout_for(const Arguments& arguments, LaunchOptions& launch) {
   return layout;
 }
 
-void run(const Arguments& arguments) {
+void run_eval(const EvalArguments& arguments) {
   keep_freed_memory();
   check_arguments(arguments);
   LaunchOptions launch;
   launch.timeout_s = arguments.timeout_s;
-  if (arguments.transport == "loopback") launch.transport = TransportKind::loopback;
-  if (arguments.transport == "gloo") launch.transport = TransportKind::gloo;
-  if (arguments.transport == "nccl") launch.transport = TransportKind::nccl;
+  launch.transport = transport_of(arguments.transport);
   const Layout layout = layout_for(arguments, launch);
   const std::string folder = resolve_model_folder(arguments.model.model);
   const ModelConfig config = load_model_config(folder);
@@ -199,7 +197,7 @@ void run(const Arguments& arguments) {
   if (status != 0) throw CLI::RuntimeError(status);
 }
 
-void add_task_options(CLI::App& command, Arguments& arguments) {
+void add_task_options(CLI::App& command, EvalArguments& arguments) {
   const auto files = [&](const char* name, std::vector<std::string>& list, const char* help) {
     command.add_option(name, list, help)->expected(1)->take_all()->type_name("[NAME=]FILE");
   };
@@ -234,7 +232,7 @@ void add_task_options(CLI::App& command, Arguments& arguments) {
 }  // namespace
 
 void add_eval(CLI::App& app) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<EvalArguments>();
   CLI::App* command = app.add_subcommand("eval", "Evaluate a model on texts, pairs, choices and questions");
   add_model_options(*command, arguments->model);
   add_task_options(*command, *arguments);
@@ -259,7 +257,7 @@ void add_eval(CLI::App& app) {
   command->add_option("--timeout", arguments->timeout_s, "Seconds without a rank before the run fails")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  command->callback([arguments] { run(*arguments); });
+  command->callback([arguments] { run_eval(*arguments); });
 }
 
 }  // namespace farskip::cli

@@ -20,7 +20,7 @@
 namespace farskip::cli {
 namespace {
 
-struct Arguments {
+struct ServeArguments {
   ModelArguments model;
   std::string layout, transport = "auto", chat_template, schedule = "paper";
   std::vector<std::string> names;
@@ -67,7 +67,7 @@ class Failure {
   std::string text_;
 };
 
-void serve_model(const Arguments& arguments, const InferenceModel& model, Engine& engine) {
+void serve_model(const ServeArguments& arguments, const InferenceModel& model, Engine& engine) {
   const ModelText text(model.folder(), arguments.model.tokenizer, model.config());
   serve::ServedModel served = served_model(text, model.config(), arguments.chat_template);
   served.names = arguments.names.empty() ? std::vector<std::string>{arguments.model.model} : arguments.names;
@@ -91,14 +91,12 @@ void serve_model(const Arguments& arguments, const InferenceModel& model, Engine
   }
 }
 
-void run(const Arguments& arguments) {
+void run_serve(const ServeArguments& arguments) {
   keep_freed_memory();
   const Layout layout = Layout::parse(arguments.layout);
   LaunchOptions launch;
   launch.num_ranks = layout.world();
-  if (arguments.transport == "loopback") launch.transport = TransportKind::loopback;
-  if (arguments.transport == "gloo") launch.transport = TransportKind::gloo;
-  if (arguments.transport == "nccl") launch.transport = TransportKind::nccl;
+  launch.transport = transport_of(arguments.transport);
   launch.timeout_s = arguments.timeout_s;
   launch.ends_by_signal = true;
   if (world_size(launch) != layout.world()) {
@@ -121,7 +119,7 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 void add_serve(CLI::App& app) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<ServeArguments>();
   CLI::App* command = app.add_subcommand("serve", "Serve a model by OpenAI's API");
   add_model_options(*command, arguments->model);
   serve::ApiServerOptions& server = arguments->server;
@@ -174,7 +172,7 @@ void add_serve(CLI::App& app) {
                    "Seconds that running requests have to finish after SIGTERM or SIGINT")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  command->callback([arguments] { run(*arguments); });
+  command->callback([arguments] { run_serve(*arguments); });
 }
 
 }  // namespace farskip::cli

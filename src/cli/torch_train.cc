@@ -22,11 +22,7 @@ struct TrainArguments {
 
 void run_train(const TrainArguments& arguments) {
   TrainConfig config = load_train_config(arguments.recipe, arguments.overrides);
-  LaunchOptions launch;
-  launch.num_ranks = arguments.num_ranks;
-  launch.transport = config.transport;
-  launch.link = LinkSpec::parse(config.link);
-  launch.timeout_s = config.timeout;
+  const LaunchOptions launch = launch_options(config, arguments.num_ranks);
   config.resolve(world_size(launch));
   if (arguments.dry_run) {
     std::printf("%s", dry_run_text(config, arguments.machine).c_str());

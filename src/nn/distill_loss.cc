@@ -49,6 +49,13 @@ FARSKIP_INLINE inline void add_cross_entropy(int64_t n, const scalar_t* s, int64
   out[target] = static_cast<scalar_t>(static_cast<wide_t>(out[target]) - scale);
 }
 
+/// Of a position without a target. `out` may be null.
+template <typename wide_t, typename scalar_t>
+void clear_row(int64_t n, wide_t* sums, scalar_t* out) {
+  std::fill(sums, sums + num_row_figures, wide_t(0));
+  if (out != nullptr) std::fill(out, out + n, scalar_t(0));
+}
+
 /// `gradient` may be the teacher's logits, or null.
 template <typename scalar_t>
 void dense_rows(const at::Tensor& student, const at::Tensor& teacher, const at::Tensor& targets_T,
@@ -66,8 +73,7 @@ void dense_rows(const at::Tensor& student, const at::Tensor& teacher, const at::
       wide_t* sums = figure + row * num_row_figures;
       const int64_t target = targets[row];
       if (target == ignored_target) {
-        std::fill(sums, sums + num_row_figures, wide_t(0));
-        if (out != nullptr) std::fill(out, out + n, scalar_t(0));
+        clear_row(n, sums, out);
         continue;
       }
       const wide_t inverse = scales.inverse_temperature;
@@ -117,8 +123,7 @@ void sparse_rows(const at::Tensor& student, const TeacherTargets& teacher, const
       wide_t* sums = figure + row * num_row_figures;
       const int64_t target = targets[row];
       if (target == ignored_target) {
-        std::fill(sums, sums + num_row_figures, wide_t(0));
-        if (out != nullptr) std::fill(out, out + n, scalar_t(0));
+        clear_row(n, sums, out);
         continue;
       }
       const wide_t inverse = scales.inverse_temperature;

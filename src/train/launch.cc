@@ -36,6 +36,21 @@ void run_as_rank(std::unique_ptr<World> world, const LaunchOptions& options,
 
 }  // namespace
 
+LaunchOptions launch_options(const TrainConfig& config, int num_ranks) {
+  LaunchOptions options;
+  options.num_ranks = num_ranks;
+  options.transport = config.transport;
+  options.link = LinkSpec::parse(config.link);
+  options.timeout_s = config.timeout;
+  return options;
+}
+
+TransportKind transport_of(const std::string& name) {
+  if (name == "loopback") return TransportKind::loopback;
+  if (name == "gloo") return TransportKind::gloo;
+  return name == "nccl" ? TransportKind::nccl : TransportKind::automatic;
+}
+
 bool launched_as_rank() { return detect_launch().size > 1; }
 
 int world_size(const LaunchOptions& options) {

@@ -24,6 +24,11 @@ struct LaunchOptions {
   bool ends_by_signal = false;  ///< SIGTERM and SIGINT are how it ends: then status 0, where all ranks succeeded
 };
 
+/// Transport, emulated link and timeout of a recipe.
+LaunchOptions launch_options(const TrainConfig& config, int num_ranks);
+/// auto | loopback | gloo | nccl; REQUIRES: one of them.
+TransportKind transport_of(const std::string& name);
+
 /// True in a process that torchrun, mpirun, srun or our own launcher started as one of several.
 bool launched_as_rank();
 /// Ranks of the run: the launcher's, else options.num_ranks.
