@@ -12,6 +12,7 @@
 #include "base/progress.h"
 #include "base/stats.h"
 #include "config/checkpoint_folder.h"
+#include "model/fingerprint.h"
 #include "schedule/text.h"
 #include "train/distill_result.h"
 #include "train/held_out.h"
@@ -19,6 +20,7 @@
 #include "train/run_log.h"
 #include "train/schedule_choice.h"
 #include "train/signals.h"
+#include "train/teacher.h"
 
 namespace farskip {
 
@@ -37,6 +39,8 @@ class Trainer {
     if (config_.distill.patience > 0 && !data_.valid)
       fail("patience={}, but split={} leaves nothing to validate on", config_.distill.patience, config_.split);
     if (config_.distill.wanted() && data_.valid) watch_.emplace(config_, session_);
+    if (config_.distill.wanted() && config_.distill.teacher_cache.empty())  // a cache has a check of its own
+      teacher_ = checkpoint_fingerprint(resolve_model_folder(teacher_folder(config_)));
     if (resumes(config_)) resume();
     if (!config_.save.empty()) {
       watch_signals();
@@ -158,6 +162,13 @@ class Trainer {
     const double begin_s = monotonic_seconds();
     const TrainingState state = session_.restore(config_.load);
     first_iteration_ = steps_done_ = state.iteration;
+    if (!teacher_.empty() && state.extra.value("teacher", teacher_) != teacher_) {
+      fail(
+          "{}: its student was taught by other weights than those of teacher={} (fingerprints {}, {}); name the "
+          "teacher of the run, or begin another run in another folder",
+          config_.load, teacher_folder(config_), state.extra["teacher"].get<std::string>().substr(0, 12),
+          teacher_.substr(0, 12));
+    }
     if (state.extra.contains("guard")) session_.guard().from_json(state.extra["guard"]);
     if (watch_ && state.extra.contains("held_out")) watch_->from_json(state.extra["held_out"]);
     choice_.restore(state.schedule, config_.load);
@@ -193,6 +204,7 @@ class Trainer {
     state.consumed_samples = session_.position(iteration).consumed_samples;
     state.extra["guard"] = session_.guard().to_json();
     if (watch_) state.extra["held_out"] = watch_->to_json();
+    if (!teacher_.empty()) state.extra["teacher"] = teacher_;
     if (!choice_.searching()) state.schedule = to_text(session_.graph(), choice_.schedule());
     session_.start_checkpoint(*writer_, state);
     if (last || !config_.async_save) {
@@ -364,6 +376,7 @@ class Trainer {
   std::optional<RunLog> log_;          ///< on rank 0
   std::optional<HeldOutWatch> watch_;  ///< of a distillation with validation data
   std::optional<CheckpointWriter> writer_;
+  std::string teacher_;          ///< fingerprint, where a teacher runs beside the student
   int64_t steps_done_ = 0;       ///< runs before this one included
   int64_t first_iteration_ = 0;  ///< steps done before this run
   int64_t rolled_back_to_ = -1;  ///< iteration of the checkpoint; -1: never

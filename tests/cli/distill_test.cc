@@ -105,6 +105,11 @@ TEST_F(DistillCommand, GoesOnWithTheSameBits) {
   EXPECT_EQ(weights("parts/iter_0000020"), weights("whole/iter_0000020"));
   EXPECT_NE(weights("parts/iter_0000010"), weights("whole/iter_0000020"));
   EXPECT_EQ(weights("parts/best"), weights("whole/best"));
+
+  ASSERT_EQ(run_farskip(train("train_iters=2 export=" + folder / "other")).status, 0);
+  const auto refused = distill(run + folder / "parts" + " auto_resume=true teacher=" + folder / "other");
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_THAT(refused.err, HasSubstr("taught by other weights than those of teacher="));
 }
 
 TEST_F(DistillCommand, EndsWhereItNoLongerLearns) {
@@ -178,6 +183,37 @@ TEST_F(DistillCommand, ACachedTeacherIsTheTeacher) {
   const auto drawn = result("--nproc 2 layout=ep=2" + few), same = result("layout=ep=1" + few);
   EXPECT_LT(drawn["held_out"]["best"]["kl"], 0.8 * drawn["held_out"]["initial"]["kl"].get<double>());
   EXPECT_NEAR(drawn["held_out"]["last"]["kl"], same["held_out"]["last"]["kl"].get<double>(), 1e-3);
+}
+
+TEST_F(DistillCommand, TheFrontierJoinsQualityWithTime) {
+  write_file(folder / "fast.json", R"({"like": "h100", "name": "fast", "link_bytes_per_s": 1e9})");
+  const std::string run =
+      "--nproc 2 layout=ep=2 train_iters=10 --frontier --rounds 6 --connectivities 'standard last=1 last=2' -o " +
+      folder / "frontier";
+  last = distill(run + " --machine " + folder / "fast.json");
+  ASSERT_EQ(last.status, 0) << last.err;
+  EXPECT_THAT(last.out, HasSubstr("fast, ms"));
+  EXPECT_THAT(read_file(folder / "frontier/frontier.html"), HasSubstr("simulated on fast"));
+  const auto found = nlohmann::json::parse(read_file(folder / "frontier/frontier.json"));
+  const auto& points = found["points"];
+  ASSERT_EQ(points.size(), 3u) << "the teacher's own connectivity is not distilled";
+  EXPECT_EQ(points[0]["connectivity"], "standard");
+  EXPECT_EQ(points[0]["excess"], 0);
+  EXPECT_EQ(points[0]["machine_speedup"], 1);
+  for (const size_t i : {1, 2}) {
+    const auto& point = points[i];
+    EXPECT_LT(point["held_out"]["best"]["kl"], point["held_out"]["initial"]["kl"]);
+    EXPECT_NEAR(point["machine_speedup"],
+                points[0]["machine_step_ms"].get<double>() / point["machine_step_ms"].get<double>(), 1e-12);
+    EXPECT_GT(point["machine_speedup"], 1) << "on a slow link what is converted hides more";
+    EXPECT_GT(point["bench"]["t_overlapped_ms"]["value"], 0);
+  }
+  EXPECT_GE(points[2]["machine_speedup"], points[1]["machine_speedup"]);
+  EXPECT_EQ(run_farskip("inspect " + folder / "frontier/last-2").status, 0);
+
+  EXPECT_THAT(distill(run + " --machine abacus").err, HasSubstr("not a known machine"));
+  EXPECT_THAT(distill(run + " connectivity=last=1").err, HasSubstr("leave connectivity"));
+  EXPECT_EQ(distill("--frontier").status, 2) << "no folder to write to";
 }
 
 TEST_F(DistillCommand, SaysWhatIsWrong) {
