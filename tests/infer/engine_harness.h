@@ -16,11 +16,10 @@
 #include "infer/engine.h"
 #include "infer/generate.h"
 #include "model/safetensors.h"
+#include "tests/infer/golden_models.h"
 #include "transport/loopback.h"
 
 namespace farskip::testing {
-
-inline std::string golden(const std::string& name) { return FARSKIP_SOURCE_DIR "/../shared/golden/" + name; }
 
 inline std::vector<int32_t> golden_text(const std::string& name) {
   const at::Tensor ids =

@@ -305,6 +305,10 @@ INSTANTIATE_TEST_SUITE_P(Families, EngineRanks,
                          ::testing::ValuesIn(cases({"deepseek_v2_lite", "deepseek_v3_farskip", "qwen3_moe_farskip"})),
                          name_of);
 INSTANTIATE_TEST_SUITE_P(Families, OneFamily, ::testing::ValuesIn(cases({"qwen3_moe_farskip"})), name_of);
+INSTANTIATE_TEST_SUITE_P(DataParallel, EngineRanks,
+                         ::testing::Values(Case{"qwen3_moe_farskip", "dp=2", true},
+                                           Case{"deepseek_v3_farskip", "ep=2,dp=2", true}),
+                         name_of);
 INSTANTIATE_TEST_SUITE_P(Families, LostRank,
                          ::testing::Values(Case{"qwen3_moe_farskip", "tp=2", true},
                                            Case{"qwen3_moe_farskip", "ep=2", false}),

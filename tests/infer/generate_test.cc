@@ -10,17 +10,13 @@
 #include "base/error.h"
 #include "infer/decoder.h"
 #include "model/safetensors.h"
+#include "tests/infer/golden_models.h"
 #include "tests/infer/sequence_logits.h"
 
 namespace farskip {
 namespace {
 
-const std::vector<std::string> families = {
-    "deepseek_v2_lite", "deepseek_v2_group", "deepseek_v2_yarn", "deepseek_v3", "deepseek_v3_farskip",
-    "moonlight",        "instella_full",     "instella_off",     "qwen3_moe",   "qwen3_moe_farskip",
-    "llama4",           "llama4_farskip",    "mixtral",          "olmoe"};
-
-std::string golden(const std::string& name) { return FARSKIP_SOURCE_DIR "/../shared/golden/" + name; }
+using testing::families, testing::golden;
 
 std::vector<int32_t> ids_of(const at::Tensor& tensor) {
   const at::Tensor ids = tensor.flatten().to(at::kInt).contiguous();

@@ -10,17 +10,13 @@
 #include "infer/decoder.h"
 #include "model/safetensors.h"
 #include "schedule/hand_orders.h"
+#include "tests/infer/golden_models.h"
 #include "transport/loopback.h"
 
 namespace farskip {
 namespace {
 
-const std::vector<std::string> families = {
-    "deepseek_v2_lite", "deepseek_v2_group", "deepseek_v2_yarn", "deepseek_v3", "deepseek_v3_farskip",
-    "moonlight",        "instella_full",     "instella_off",     "qwen3_moe",   "qwen3_moe_farskip",
-    "llama4",           "llama4_farskip",    "mixtral",          "olmoe"};
-
-std::string golden(const std::string& name) { return FARSKIP_SOURCE_DIR "/../shared/golden/" + name; }
+using testing::families, testing::golden;
 
 /// Some prompts of several lengths, and then a few tokens each, the same whatever the logits say.
 struct Script {
@@ -107,7 +103,7 @@ constexpr double tolerance = 3e-5;  // fp32, of the largest logit: partial sums 
 TEST_P(Layouts, GiveTheLogitsOfOneRank) {
   const Script script = Script::of(folder(), 4);
   const at::Tensor expected = logits_of(folder(), script, {});
-  for (const char* layout : {"tp=2", "tp=2,experts=tp", "ep=2", "ep=2,exchange=a2a", "ep=4"}) {
+  for (const char* layout : {"tp=2", "tp=2,experts=tp", "ep=2", "ep=2,exchange=a2a", "ep=4", "dp=2", "ep=2,dp=2"}) {
     if (load_model_config(folder()).num_experts % Layout::parse(layout).ep != 0) continue;
     const at::Tensor logits = logits_of(folder(), script, {.layout = Layout::parse(layout)});
     EXPECT_LT(distance(logits, expected), tolerance) << layout;
