@@ -2,7 +2,8 @@
 """Converts two small models to FarSkip in several ways and compares what each way reaches at equal token budgets.
 
     bench/fcsd/corpus.sh CORPUS
-    bench/fcsd/run.py CORPUS OUT [--models mla,gqa] [--workers 2] [--pairs BLIMP.jsonl] [--stage teacher|sweep|seeds|report]
+    bench/fcsd/run.py CORPUS OUT [--models mla,gqa] [--budgets 0.01,0.03,0.1] [--workers 2] [--pairs BLIMP.jsonl]
+        [--stage teacher|sweep|seeds|report]
 
 The models (bench/fcsd/mla: DeepSeek-V2-Lite's form, bench/fcsd/gqa: Qwen3-MoE's) are trained with standard connectivity on
 the corpus first (teacher.yaml), then converted on every layer from the first MoE layer on.
@@ -14,8 +15,9 @@ What is fixed before any result is seen:
               paper        FCSD as published: forward KL on the logits, all weights, AdamW, 5 % warm-up, cosine
               ours         the input map, then the same, at half the learning rates
               sft          as paper, cross-entropy in place of KL: the control
-  trials      for each contender and budget 3 learning rates x 2 batch sizes, seed 1; the lowest loss term it trains on
-              (KL; sft: cross-entropy) on the validation part wins, and runs with seeds 1, 2, 3
+  trials      for each contender and budget 3 learning rates, seed 1, for the paper's recipe with each of 2 batch sizes,
+              for the others with the smaller; the lowest loss term it trains on (KL; sft: cross-entropy) on the
+              validation part wins, and runs with seeds 1, 2, 3
   batches     the largest power of two that leaves 500 steps, and half of it (at least one sequence)
   reported    the test part, on which nothing was chosen, and minimal pairs
 
@@ -38,7 +40,6 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SEQUENCE = 256
-BUDGETS = (0.01, 0.03, 0.10)
 SEEDS = (1, 2, 3)
 RATES = {"paper": (3e-4, 6e-4, 1.2e-3), "sft": (3e-4, 6e-4, 1.2e-3), "ours": (1.5e-4, 3e-4, 6e-4)}
 SETTINGS = {"paper": [], "ours": ["calibrate={corpus}/calib_text_document"], "sft": ["cross_entropy_weight=1"]}
@@ -50,6 +51,7 @@ class Study:
         self.out = arguments.out.resolve()
         self.farskip = arguments.farskip
         self.pairs = arguments.pairs
+        self.budgets = [float(budget) for budget in arguments.budgets.split(",")]
         (self.out / "runs").mkdir(parents=True, exist_ok=True)
 
     def call(self, log, *command):
@@ -144,7 +146,8 @@ class Study:
 
     def trials(self, model, contender, budget):
         sequences = int(self.teacher_tokens(model) * budget) // SEQUENCE
-        return [(rate, batch) for rate in RATES[contender] for batch in self.batches(sequences)]
+        batches = self.batches(sequences)
+        return [(rate, batch) for rate in RATES[contender] for batch in (batches if contender == "paper" else batches[:1])]
 
     def chosen(self, model, contender, budget):
         """The trial whose own term is lowest on the validation part."""
@@ -160,7 +163,7 @@ def jobs(study, models, stage):
             yield lambda model=model: study.untouched(model)
             for calibrated in (False, True):
                 yield lambda model=model, c=calibrated: study.converted(model, c)
-        for budget in BUDGETS:
+        for budget in study.budgets:
             for contender in RATES:
                 if stage == "sweep":
                     for trial in study.trials(model, contender, budget):
@@ -195,7 +198,7 @@ def report(study, models):
         row("teacher", "", [teacher])
         row("untrained", "0", [raw])
         row("calibrated", "0", [study.converted(model, True)])
-        for budget in BUDGETS:
+        for budget in study.budgets:
             for contender in RATES:
                 rate, batch = study.chosen(model, contender, budget)
                 records = [study.distilled(model, contender, budget, rate, batch, seed=s) for s in SEEDS]
@@ -210,6 +213,7 @@ def main():
     parser.add_argument("corpus", type=pathlib.Path)
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--models", default="mla,gqa")
+    parser.add_argument("--budgets", default="0.01,0.03,0.1", help="shares of the teacher's tokens")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--pairs", type=pathlib.Path, help="minimal pairs, BLiMP's JSONL")
     parser.add_argument("--farskip", type=pathlib.Path, default=ROOT / "build/farskip")
