@@ -17,7 +17,9 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cstdio>
 #include <string>
+#include <string_view>
 
 namespace farskip::cli {
 
@@ -35,6 +37,12 @@ void add_serve(CLI::App& app);
 void add_verify(CLI::App& app);
 void add_show(CLI::App& app);
 void add_version(CLI::App& app);
+
+/// To standard output, without delay.
+inline void print(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
 
 /// What --version prints: the program's version, libtorch's, and the devices it can use; several lines.
 std::string version_text();

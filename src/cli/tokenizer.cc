@@ -18,8 +18,6 @@
 namespace farskip::cli {
 namespace {
 
-void print(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
-
 void add_tokenizer_train(CLI::App& parent) {
   struct Arguments {
     TrainBpeOptions options;

@@ -13,7 +13,7 @@
 namespace farskip::cli {
 namespace {
 
-struct Arguments {
+struct GenerateArguments {
   ModelArguments model;
   std::vector<std::string> prompts, stops;
   bool chat = false, ignore_eos = false, no_cache = false;
@@ -21,13 +21,8 @@ struct Arguments {
   GenerateOptions options;
 };
 
-void print(const std::string& text) {
-  std::printf("%s", text.c_str());
-  std::fflush(stdout);
-}
-
 /// Prompts of one call grow together; one alone is shown as it comes.
-void continue_prompts(const InferenceModel& model, const ModelText& text, const Arguments& arguments,
+void continue_prompts(const InferenceModel& model, const ModelText& text, const GenerateArguments& arguments,
                       const GenerateOptions& options) {
   std::vector<std::vector<int32_t>> prompts;
   for (const auto& prompt : arguments.prompts) prompts.push_back(text.encode(prompt, true));
@@ -53,7 +48,7 @@ void continue_prompts(const InferenceModel& model, const ModelText& text, const 
   std::fprintf(stderr, "%s\n", describe_speed(report).c_str());
 }
 
-void run(const Arguments& arguments) {
+void run_generate(const GenerateArguments& arguments) {
   keep_freed_memory();
   if (arguments.chat != arguments.prompts.empty()) fail("give --prompt TEXT (as often as you like) or --chat");
   const InferenceModel model = load_model(arguments.model);
@@ -71,7 +66,7 @@ void run(const Arguments& arguments) {
 }  // namespace
 
 void add_generate(CLI::App& app) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<GenerateArguments>();
   GenerateOptions& options = arguments->options;
   SamplingOptions& sampling = options.sampling;
   CLI::App* command = app.add_subcommand("generate", "Continue prompts with a model, or talk with it");
@@ -109,7 +104,7 @@ void add_generate(CLI::App& app) {
       ->take_all();
   command->add_flag("--ignore-eos", arguments->ignore_eos, "Go on after the token that ends a text");
   command->add_flag("--no-cache", arguments->no_cache, "Compute each token anew from all before it (for checks)");
-  command->callback([arguments] { run(*arguments); });
+  command->callback([arguments] { run_generate(*arguments); });
 }
 
 }  // namespace farskip::cli

@@ -30,11 +30,6 @@ struct InspectArguments {
   TextLossOptions loss;
 };
 
-void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
-
 bool has_weights(const std::string& folder) {
   return fs::exists(fs::path(folder) / safetensors_file_name) || fs::exists(fs::path(folder) / safetensors_index_name);
 }

@@ -9,7 +9,6 @@
 namespace farskip {
 namespace {
 
-constexpr int64_t page_positions = nn::KvPages::page_positions;
 constexpr int64_t rows_at_once = 256;  // of logits, so that their probabilities stay in the processor's caches
 
 void append(std::vector<double>& all, const at::Tensor& values) {
@@ -40,10 +39,6 @@ Scorer::Scorer(const InferenceModel& model, const Communicators& communicators, 
   if (!alone_) decoder_.set_schedule(paper_schedule(decoder_.graph()));
 }
 
-int64_t Scorer::pages_of(const ScoredSequence& sequence) {
-  return (sequence.num_inputs() + page_positions - 1) / page_positions;
-}
-
 at::Tensor Scorer::logits(std::span<const ScoredSequence* const> sequences) {
   experts_.clear();
   if (sequences.empty() && alone_) return {};
@@ -54,7 +49,7 @@ at::Tensor Scorer::logits(std::span<const ScoredSequence* const> sequences) {
   int32_t next_page = 0;
   for (size_t i = 0; i < sequences.size(); ++i) {
     const ScoredSequence& sequence = *sequences[i];
-    for (int64_t n = pages_of(sequence); n > 0; --n) pages[i].push_back(next_page++);
+    for (int64_t n = pages_of(sequence.num_inputs()); n > 0; --n) pages[i].push_back(next_page++);
     const std::span<const int32_t> tokens(sequence.tokens.data(), static_cast<size_t>(sequence.num_inputs()));
     inputs.push_back({&pages[i], 0, tokens, sequence.num_scored()});
     for (int64_t t = sequence.first - 1; t < sequence.num_inputs(); ++t) rows.push_back(num_tokens + t);

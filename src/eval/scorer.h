@@ -27,8 +27,6 @@ class Scorer {
   /// each row in increasing order.
   const std::map<int64_t, at::Tensor>& experts() const { return experts_; }
 
-  static int64_t pages_of(const ScoredSequence& sequence);
-
  private:
   bool alone_;  ///< no rank waits for this one's steps
   std::map<int64_t, at::Tensor> experts_;

@@ -13,8 +13,6 @@
 namespace farskip {
 namespace {
 
-constexpr int64_t page_positions = nn::KvPages::page_positions;
-
 /// What the largest batch needs of a cache.
 struct Room {
   int64_t pages = 1, positions = 1;  ///< positions: of a sequence
@@ -27,12 +25,12 @@ Room room_for(const EvalTask& task, const std::vector<ItemBatch>& batches) {
     for (size_t i = batch.first; i < batch.first + batch.num; ++i) {
       const EvalItem& item = task.items[i];
       for (const ScoredSequence& sequence : item.scored) {
-        pages += Scorer::pages_of(sequence);
+        pages += pages_of(sequence.num_inputs());
         room.positions = std::max(room.positions, sequence.num_inputs());
       }
       if (item.prompt.empty()) continue;
       const int64_t length = std::ssize(item.prompt) + task.max_new_tokens;
-      pages += (length + page_positions - 1) / page_positions;
+      pages += pages_of(length);
       room.positions = std::max(room.positions, length);
     }
     room.pages = std::max(room.pages, pages);

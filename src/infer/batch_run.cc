@@ -45,11 +45,10 @@ BatchRun::BatchRun(const InferenceModel& model, const Communicators& communicato
   const int group = model.layout().expert_group(), first = model.rank() / group * group;
   for (int r = first; r < first + group; ++r)
     num_sequences_of_ranks_.push_back(std::ssize(sequences_of_rank(options.num_sequences, model.layout(), r)));
-  constexpr int64_t page = nn::KvPages::page_positions;
-  const int64_t pages = (options.num_tokens + page - 1) / page * std::max<int64_t>(1, std::ssize(own_));
+  const int64_t pages = pages_of(options.num_tokens) * std::max<int64_t>(1, std::ssize(own_));
   decoder_ = std::make_unique<Decoder>(model, communicators,
                                        DecoderOptions{.max_positions = options.num_tokens,
-                                                      .cache_positions = pages * page,
+                                                      .cache_positions = pages * page_positions,
                                                       .num_microbatches = options.num_microbatches,
                                                       .record_spans = options.record_spans});
 }

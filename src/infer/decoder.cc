@@ -11,10 +11,6 @@
 namespace farskip {
 namespace {
 
-constexpr int64_t page_positions = nn::KvPages::page_positions;
-
-int64_t pages_of(int64_t positions) { return (positions + page_positions - 1) / page_positions; }
-
 constexpr Phase phase = Phase::decode;
 
 /// One rank has nobody to gather tokens from.

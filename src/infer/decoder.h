@@ -16,8 +16,14 @@
 #include "infer/inference_model.h"
 #include "infer/step_form.h"
 #include "nn/kv_cache.h"
+#include "nn/kv_pages.h"
 
 namespace farskip {
+
+/// Of a page of the cache.
+inline constexpr int64_t page_positions = nn::KvPages::page_positions;
+/// Pages that hold so many positions of a sequence.
+constexpr int64_t pages_of(int64_t positions) { return (positions + page_positions - 1) / page_positions; }
 
 struct DecoderOptions {
   int64_t max_positions = 0;    ///< of a sequence; 0: what the model was made for

@@ -13,7 +13,6 @@
 namespace farskip {
 namespace {
 
-constexpr int64_t page_positions = nn::KvPages::page_positions;
 constexpr int64_t default_cache_positions = 16384;
 
 DecoderOptions decoder_options(const ModelConfig& config, const EngineOptions& options) {

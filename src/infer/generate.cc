@@ -130,9 +130,8 @@ GenerateReport generate(const InferenceModel& model, const std::vector<std::vect
   GenerateReport report;
   DecoderOptions decoder_options;
   decoder_options.max_positions = std::min(limit, longest + options.max_tokens);
-  const int64_t page = nn::KvPages::page_positions;
   decoder_options.cache_positions =
-      (decoder_options.max_positions + page - 1) / page * page * static_cast<int64_t>(prompts.size());
+      pages_of(decoder_options.max_positions) * page_positions * static_cast<int64_t>(prompts.size());
   with_decoder(model, decoder_options, [&](Decoder& decoder) {
     Generation generation(decoder, prompts, options, on_token, report);
     generation.prefill();

@@ -16,7 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t whole_below = int64_t{64} << 20;
-constexpr int64_t num_blocks = 256, block_bytes = int64_t{64} << 10;
+constexpr int64_t num_sampled = 256, block_bytes = int64_t{64} << 10;
 
 void add(Sha256& sha, const std::string& text) { sha.update(text.data(), text.size()); }
 
@@ -27,8 +27,8 @@ void add_content(Sha256& sha, const MappedFile& file) {
   uint64_t header = 0;
   for (int i = 7; i >= 0; --i) header = header << 8 | std::to_integer<uint64_t>(file.data()[i]);
   sha.update(file.data(), static_cast<size_t>(std::min<uint64_t>(header + 8, static_cast<uint64_t>(size))));
-  for (int64_t i = 0; i < num_blocks; ++i) {
-    sha.update(file.data() + (size - block_bytes) / (num_blocks - 1) * i, block_bytes);
+  for (int64_t i = 0; i < num_sampled; ++i) {
+    sha.update(file.data() + (size - block_bytes) / (num_sampled - 1) * i, block_bytes);
   }
 }
 

@@ -114,9 +114,9 @@ class Strip : public Normalizer {
   std::vector<Pattern> patterns_;
 };
 
-class Sequence : public Normalizer {
+class SequenceNormalizer : public Normalizer {
  public:
-  explicit Sequence(std::vector<std::unique_ptr<Normalizer>> steps) : steps_(std::move(steps)) {}
+  explicit SequenceNormalizer(std::vector<std::unique_ptr<Normalizer>> steps) : steps_(std::move(steps)) {}
   void apply(std::string& text, MatchScratch& scratch) const override {
     for (const auto& step : steps_) step->apply(text, scratch);
   }
@@ -149,7 +149,7 @@ std::unique_ptr<Normalizer> parse(const Component& component) {
   if (type == "Sequence") {
     std::vector<std::unique_ptr<Normalizer>> steps;
     for (const Component& step : component.list("normalizers")) steps.push_back(parse(step));
-    return std::make_unique<Sequence>(std::move(steps));
+    return std::make_unique<SequenceNormalizer>(std::move(steps));
   }
   component.refuse_type("NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, Sequence");
 }

@@ -132,21 +132,21 @@ class Metaspace : public PreTokenizer {
   std::optional<Split> split_;
 };
 
-class Sequence : public PreTokenizer {
+class SequencePreTokenizer : public PreTokenizer {
  public:
-  explicit Sequence(std::vector<std::unique_ptr<PreTokenizer>> steps) : steps_(std::move(steps)) {}
+  explicit SequencePreTokenizer(std::vector<std::unique_ptr<PreTokenizer>> steps) : steps_(std::move(steps)) {}
   void cut(std::string_view text, bool is_first, MatchScratch& scratch, PieceSink& sink) const override {
     run(0, text, is_first, scratch, sink);
   }
 
  private:
   struct Next : PieceSink {
-    Next(const Sequence& sequence, size_t step, bool is_first, MatchScratch& scratch, PieceSink& sink)
+    Next(const SequencePreTokenizer& sequence, size_t step, bool is_first, MatchScratch& scratch, PieceSink& sink)
         : sequence(sequence), step(step), is_first(is_first), scratch(scratch), sink(sink) {}
     void add(std::string_view piece) override {
       sequence.run(step, piece, std::exchange(is_first, false), scratch, sink);
     }
-    const Sequence& sequence;
+    const SequencePreTokenizer& sequence;
     size_t step;
     bool is_first;
     MatchScratch& scratch;
@@ -212,7 +212,7 @@ PreTokenization chained(Steps steps, bool byte_level) {
   if (steps.size() == 1) {
     result.cut = std::move(steps[0]);
   } else if (!steps.empty()) {
-    result.cut = std::make_unique<Sequence>(std::move(steps));
+    result.cut = std::make_unique<SequencePreTokenizer>(std::move(steps));
   }
   return result;
 }

@@ -15,21 +15,21 @@ namespace {
 using Json = nlohmann::json;
 using Seconds = std::chrono::duration<double>;
 
-struct Position {
-  int64_t number = -1;
-  std::string name;
-};
-
-struct Peer {
-  int64_t beat = -1;
-  double changed_us = 0;
-  std::string error;
-  std::map<std::string, Position> positions;
-};
-
 }  // namespace
 
 struct Monitor::State {
+  struct Position {
+    int64_t number = -1;
+    std::string name;
+  };
+
+  struct Peer {
+    int64_t beat = -1;
+    double changed_us = 0;
+    std::string error;
+    std::map<std::string, Position> positions;
+  };
+
   int rank = 0;
   BeatStore store;
   std::shared_ptr<Health> health;

@@ -200,14 +200,14 @@ TEST(Distill, GradientsAreThoseOfWholeGraphAutograd) {
   }
 }
 
-struct Whole {
+struct WholeDistillation {
   std::vector<double> kl, drift;
   std::map<std::string, at::Tensor> weights;
 };
 
-Whole run_whole(const Layout& layout, const std::string& folder, const std::string& model) {
+WholeDistillation distill_whole(const Layout& layout, const std::string& folder, const std::string& model) {
   const Trial trial{.model = model, .layout = layout, .num_microbatches = 4 / layout.world()};
-  Whole whole;
+  WholeDistillation whole;
   std::mutex mutex;
   on_ranks(trial, [&](World& world) {
     at::set_num_threads(1);
@@ -234,12 +234,12 @@ Whole run_whole(const Layout& layout, const std::string& folder, const std::stri
 TEST(Distill, RanksComeToTheSameResult) {
   for (const char* model : {"moonlight", "qwen3"}) {
     const std::string folder = make_teacher(model, "standard");
-    const Whole one = run_whole({}, folder, model), replicas = run_whole({.dp = 4}, folder, model);
+    const WholeDistillation one = distill_whole({}, folder, model), replicas = distill_whole({.dp = 4}, folder, model);
     EXPECT_EQ(one.kl, replicas.kl) << "data parallelism adds the same terms in the same order";
     EXPECT_EQ(one.drift, replicas.drift);
     for (const auto& [name, weight] : one.weights) EXPECT_TRUE(at::equal(weight, replicas.weights.at(name))) << name;
     for (const Layout& layout : {Layout{.dp = 2}, Layout{.ep = 2}, Layout{.ep = 2, .dp = 2}}) {
-      const Whole several = run_whole(layout, folder, model);
+      const WholeDistillation several = distill_whole(layout, folder, model);
       for (size_t i = 0; i < one.kl.size(); ++i) EXPECT_NEAR(several.kl[i], one.kl[i], 1e-4 * one.kl[i]);
       for (const auto& [name, weight] : one.weights) {
         const double difference = (several.weights.at(name) - weight).abs().max().item<double>();

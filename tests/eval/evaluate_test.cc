@@ -27,7 +27,7 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-const TaskText bytes(nullptr);
+const TaskText byte_text(nullptr);
 constexpr double tolerance = 2e-5;  // fp32; sums over nats of some tokens
 
 /// Tokens of a golden model, in windows, pairs and questions with three choices.
@@ -102,7 +102,7 @@ class Evaluate : public ::testing::TestWithParam<std::string> {
       options.connectivity = setting.against.empty() ? "standard" : setting.against;
       const InferenceModel other(model(), options);
       const json result =
-          evaluate(own, setting.against.empty() ? nullptr : &other, tasks, bytes, head, world, setting.options);
+          evaluate(own, setting.against.empty() ? nullptr : &other, tasks, byte_text, head, world, setting.options);
       if (world.rank() == 0) {
         results = result.at("tasks");
       } else {

@@ -15,16 +15,16 @@ using namespace testing;
 const std::vector<int64_t> lengths = {5, 1, 13, 2, 9};
 constexpr int64_t packed_length = 30;
 
-struct Outcome {
+struct PackedOutcome {
   double loss = 0;
   std::vector<at::Tensor> logits;  ///< per batch
   std::vector<at::Tensor> grads;   ///< sums over the batches
 };
 
 /// Batches as microbatches of one step.
-Outcome run_staged(const ModelConfig& config, const Connectivity& connectivity, ParameterSet& parameters,
-                   const std::vector<Batch>& batches) {
-  Outcome outcome;
+PackedOutcome run_packed(const ModelConfig& config, const Connectivity& connectivity, ParameterSet& parameters,
+                         const std::vector<Batch>& batches) {
+  PackedOutcome outcome;
   outcome.logits.resize(batches.size());
   run_ranks(1, [&](World& world) {
     const StageMath math(config, parameters.weights(), packed_length, {});
@@ -77,7 +77,7 @@ struct Difference {
   double logits = 0, gradients = 0;  ///< largest difference over largest value: of a document, of a weight
 };
 
-Difference difference(const Outcome& packed, const Outcome& apart) {
+Difference difference(const PackedOutcome& packed, const PackedOutcome& apart) {
   Difference worst;
   int64_t begin = 0;
   for (size_t d = 0; d < lengths.size(); ++d) {
@@ -98,8 +98,8 @@ TEST_P(Packing, GivesEachDocumentWhatItHasAlone) {
   const Connectivity connectivity = Connectivity::parse(spelling, config.num_layers());
   const auto parameters = tiny_parameters(config);
   const Batch batch = packed_batch(config);
-  const Outcome packed = run_staged(config, connectivity, *parameters, {batch});
-  const Outcome apart = run_staged(config, connectivity, *parameters, batches_apart(batch));
+  const PackedOutcome packed = run_packed(config, connectivity, *parameters, {batch});
+  const PackedOutcome apart = run_packed(config, connectivity, *parameters, batches_apart(batch));
   const Difference found = difference(packed, apart);
   fmt::print("{} {}: logits {:.1e}, gradients {:.1e}\n", to_string(model), spelling, found.logits, found.gradients);
   EXPECT_NEAR(packed.loss, apart.loss, 1e-6 * apart.loss);
@@ -109,14 +109,14 @@ TEST_P(Packing, GivesEachDocumentWhatItHasAlone) {
   // Controls: without the bounds, and without the positions, documents get something else.
   Batch open = batch, running = batch;
   open.documents.clear();
-  EXPECT_GT(difference(run_staged(config, connectivity, *parameters, {open}), apart).logits, 1e-2);
+  EXPECT_GT(difference(run_packed(config, connectivity, *parameters, {open}), apart).logits, 1e-2);
   running.documents.clear();
   running.positions.reset();
-  EXPECT_GT(difference(run_staged(config, connectivity, *parameters, {running}), apart).logits, 1e-2);
+  EXPECT_GT(difference(run_packed(config, connectivity, *parameters, {running}), apart).logits, 1e-2);
   // Rotary embedding knows distances only: inside a document running positions are as good as new ones. The temperature
   // of queries knows the position itself.
   running.documents = batch.documents;
-  const double moved = difference(run_staged(config, connectivity, *parameters, {running}), apart).logits;
+  const double moved = difference(run_packed(config, connectivity, *parameters, {running}), apart).logits;
   if (config.attention.rotary.temperature) {
     EXPECT_GT(moved, 1e-2);
   } else {
@@ -131,7 +131,7 @@ TEST_P(Packing, PlainModelHasTheSameBits) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     const auto parameters = tiny_parameters(config, {.dtype = dtype});
     const Batch batch = packed_batch(config);
-    const Outcome staged = run_staged(config, connectivity, *parameters, {batch});
+    const PackedOutcome staged = run_packed(config, connectivity, *parameters, {batch});
     const auto weights = differentiable_copy(*parameters);
     const PlainResult plain = plain_forward(config, connectivity, weights, batch);
     plain.loss.backward();

@@ -59,9 +59,9 @@ std::vector<std::string> differences(const ParameterTable& table, const Outcome&
   return names;
 }
 
-using Case = std::tuple<TinyModel, std::string, at::ScalarType>;
+using PlainCase = std::tuple<TinyModel, std::string, at::ScalarType>;
 
-class PlainModel : public ::testing::TestWithParam<Case> {};
+class PlainModel : public ::testing::TestWithParam<PlainCase> {};
 
 TEST_P(PlainModel, HasTheBitsOfTheStagedExecution) {
   const auto& [model, spelling, dtype] = GetParam();

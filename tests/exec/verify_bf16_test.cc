@@ -13,6 +13,7 @@
 #include "exec/verify.h"
 #include "model/safetensors_writer.h"
 #include "tests/base/temp_folder.h"
+#include "tests/exec/golden_folders.h"
 #include "transport/loopback.h"
 
 namespace farskip {
@@ -21,8 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-const fs::path copies = fs::path(FARSKIP_SOURCE_DIR) / "tests" / "golden";
-const fs::path whole_data = fs::path(FARSKIP_SOURCE_DIR) / ".." / "shared" / "golden";
+using testing::copies, testing::whole_data;
 
 /// Relative L2 of logits that passes. Most cases: twice what was measured, at most 3e-2. Six cases are not within 3e-2
 /// (measured 2.9e-2 to 4.5e-2, on one and two ranks alike), nor are transformers' own modules in bf16 with the same

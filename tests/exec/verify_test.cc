@@ -17,6 +17,7 @@
 #include "schedule/schedule.h"
 #include "schedule/text.h"
 #include "tests/base/temp_folder.h"
+#include "tests/exec/golden_folders.h"
 #include "transport/loopback.h"
 
 namespace farskip {
@@ -25,8 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-const fs::path copies = fs::path(FARSKIP_SOURCE_DIR) / "tests" / "golden";
-const fs::path whole_data = fs::path(FARSKIP_SOURCE_DIR) / ".." / "shared" / "golden";
+using testing::copies, testing::whole_data;
 
 std::vector<std::string> cases_in(const fs::path& folder) {
   std::vector<std::string> names;
@@ -55,9 +55,9 @@ Verification verify_case(const fs::path& folder, int num_ranks, const std::strin
   return verify_on(num_ranks, folder, folder / "golden.safetensors", options);
 }
 
-using Case = std::tuple<std::string, int, std::string>;
+using VerifiedCase = std::tuple<std::string, int, std::string>;
 
-class Golden : public ::testing::TestWithParam<Case> {};
+class Golden : public ::testing::TestWithParam<VerifiedCase> {};
 
 TEST_P(Golden, AgreesWithTheReference) {
   const auto& [name, num_ranks, schedule] = GetParam();

@@ -10,6 +10,7 @@
 #include <random>
 
 #include "infer/decoder.h"
+#include "tests/base/error_of.h"
 #include "tests/infer/engine_harness.h"
 #include "tests/infer/sequence_logits.h"
 
@@ -18,27 +19,19 @@ namespace {
 
 using testing::alone;
 using testing::Caller;
+using testing::error_of;
 using testing::golden;
 using testing::golden_text;
 using ::testing::HasSubstr;
 using testing::request_for;
 using testing::with_engine;
 
-std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
-}
-
-struct Case {
+struct EngineCase {
   std::string family;
   bool ahead;
 };
 
-class Engines : public ::testing::TestWithParam<Case> {
+class Engines : public ::testing::TestWithParam<EngineCase> {
  protected:
   void SetUp() override {
     const std::string folder = golden(GetParam().family);
@@ -245,8 +238,8 @@ TEST_P(Engines, LogprobsAreThoseOfTheModel) {
   EXPECT_NEAR(stopped.of_stop_token->logprob, caller.logprobs[first].logprob, 1e-5);
 }
 
-std::vector<Case> cases() {
-  std::vector<Case> result;
+std::vector<EngineCase> cases() {
+  std::vector<EngineCase> result;
   for (const std::string family :
        {"deepseek_v2_lite", "deepseek_v3_farskip", "instella_full", "qwen3_moe_farskip", "llama4", "olmoe"}) {
     result.push_back({family, false});
@@ -259,7 +252,8 @@ INSTANTIATE_TEST_SUITE_P(Families, Engines, ::testing::ValuesIn(cases()),
 
 /// What does not depend on the model.
 class OneEngine : public Engines {};
-INSTANTIATE_TEST_SUITE_P(Families, OneEngine, ::testing::Values(Case{"qwen3_moe", false}, Case{"qwen3_moe", true}),
+INSTANTIATE_TEST_SUITE_P(Families, OneEngine,
+                         ::testing::Values(EngineCase{"qwen3_moe", false}, EngineCase{"qwen3_moe", true}),
                          [](const auto& info) { return info.param.ahead ? "async" : "sync"; });
 
 TEST_P(OneEngine, StreamsOfASeedAreThoseOfGenerate) {

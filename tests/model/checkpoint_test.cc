@@ -15,7 +15,7 @@ namespace farskip {
 namespace {
 
 using namespace testing;
-using Tensors = std::vector<std::pair<std::string, at::Tensor>>;
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 /// Same names, dtypes, shapes and bytes.
 void expect_same_tensors(const SafetensorsReader& a, const SafetensorsReader& b) {
@@ -51,7 +51,7 @@ class SmallFolder {
     const SafetensorsReader reader(path());
     for (const auto& name : reader.names()) tensors[name] = reader.tensor(name).clone();
     edit(tensors);
-    save_safetensors(path() + "/model.safetensors", Tensors(tensors.begin(), tensors.end()));
+    save_safetensors(path() + "/model.safetensors", NamedTensors(tensors.begin(), tensors.end()));
   }
 
   LoadReport load() const {

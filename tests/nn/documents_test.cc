@@ -11,7 +11,7 @@ namespace {
 
 constexpr double scale = 0.3;
 const Documents documents = {{1, 7, 200, 2, 40}, {250}, {100, 150}};
-constexpr int64_t length = 250;
+constexpr int64_t num_positions = 250;
 
 /// Output of one attention and the gradients of q, k and v for a given gradient of the output.
 std::vector<at::Tensor> differentiated(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -33,10 +33,10 @@ TEST(Documents, HaveTheBitsOfEachAlone) {
   for (const Heads& heads : {Heads{4, 4, 24, 16}, Heads{4, 2, 16, 16}}) {
     for (const auto dtype : {at::kFloat, at::kBFloat16}) {
       const int64_t B = static_cast<int64_t>(documents.size());
-      const at::Tensor q = random({B, heads.queries, length, heads.qk_dim}, 1).to(dtype);
-      const at::Tensor k = random({B, heads.keys, length, heads.qk_dim}, 2).to(dtype);
-      const at::Tensor v = random({B, heads.keys, length, heads.v_dim}, 3).to(dtype);
-      const at::Tensor gradient = random({B, length, heads.queries * heads.v_dim}, 4).to(dtype);
+      const at::Tensor q = random({B, heads.queries, num_positions, heads.qk_dim}, 1).to(dtype);
+      const at::Tensor k = random({B, heads.keys, num_positions, heads.qk_dim}, 2).to(dtype);
+      const at::Tensor v = random({B, heads.keys, num_positions, heads.v_dim}, 3).to(dtype);
+      const at::Tensor gradient = random({B, num_positions, heads.queries * heads.v_dim}, 4).to(dtype);
       const auto packed = differentiated(q, k, v, gradient, documents);
       ASSERT_EQ(packed[0].sizes(), gradient.sizes());
       for (int64_t b = 0; b < B; ++b) {

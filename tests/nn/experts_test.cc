@@ -6,7 +6,7 @@
 namespace farskip::nn {
 namespace {
 
-constexpr int64_t num_experts = 6, hidden = 16, width = 12;
+constexpr int64_t num_experts = 6, hidden_size = 16, width = 12;
 
 /// ids [T, K], skewed; expert 4 gets nothing.
 at::Tensor skewed_ids(int64_t num_tokens, int64_t top_k, uint64_t seed) {
@@ -39,7 +39,7 @@ at::Tensor scattered(const at::Tensor& p, const at::Tensor& ids) {
 }
 
 const std::vector<at::Tensor> expert_weights() {
-  return {random({num_experts, 2 * width, hidden}, 3, 0.3), random({num_experts, hidden, width}, 4, 0.3)};
+  return {random({num_experts, 2 * width, hidden_size}, 3, 0.3), random({num_experts, hidden_size, width}, 4, 0.3)};
 }
 
 TEST(RoutePlan, SortsStably) {
@@ -117,7 +117,7 @@ TEST(Experts, MatchDenseMixtureWithAnEmptyExpert) {
   options.wide_inputs = {1};
   for (const bool weigh_input : {false, true}) {
     check_function(
-        {{random({50, hidden}, 1), random({50, 2}, 2).abs()}, expert_weights()},
+        {{random({50, hidden_size}, 1), random({50, 2}, 2).abs()}, expert_weights()},
         [&](auto& x, auto& w, auto* queue) {
           const at::Tensor rows = permute(x[0], plan, weigh_input ? x[1] : at::Tensor());
           const at::Tensor out = experts(rows, plan, w[0], w[1], queue);
@@ -153,11 +153,11 @@ TEST(Unpermute, PartsOfLocalPlansAddUp) {
 TEST(Experts, NoRowsAtAll) {
   RoutePlan plan = make_route_plan(at::zeros({0, 2}, at::kLong), num_experts, 2);
   complete_route_plan(plan, at::zeros({2, 3}, at::kLong));
-  const at::Tensor x = at::zeros({0, hidden}).requires_grad_(), p = at::zeros({0, 2}).requires_grad_();
-  const Param gate_up{at::ones({3, 2 * width, hidden}), 0}, down{at::ones({3, hidden, width}), 1};
+  const at::Tensor x = at::zeros({0, hidden_size}).requires_grad_(), p = at::zeros({0, 2}).requires_grad_();
+  const Param gate_up{at::ones({3, 2 * width, hidden_size}), 0}, down{at::ones({3, hidden_size, width}), 1};
   WeightGradQueue queue;
   const at::Tensor y = unpermute(experts(permute(x, plan), plan, gate_up, down, &queue), p, plan);
-  EXPECT_EQ(y.sizes(), at::IntArrayRef({0, hidden}));
+  EXPECT_EQ(y.sizes(), at::IntArrayRef({0, hidden_size}));
   y.sum().backward();
   EXPECT_EQ(x.grad().sizes(), x.sizes());
   int num_grads = 0;
@@ -209,7 +209,7 @@ TEST(Experts, ThreeRanksEqualTheDenseMixture) {
   CheckOptions options = with_products();
   options.wide_inputs = {1};
   check_function(
-      {{random({47, hidden}, 1), random({47, 2}, 2).abs()}, params},
+      {{random({47, hidden_size}, 1), random({47, 2}, 2).abs()}, params},
       [&](auto& x, auto& w, auto* queue) {
         const auto x_R = x[0].split_with_sizes({30, 17, 0}), p_R = x[1].split_with_sizes({30, 17, 0});
         std::vector<at::Tensor> rows, y;

@@ -11,7 +11,7 @@ namespace farskip::nn {
 namespace {
 
 /// |y - exact| relative to |exact|, both in fp64.
-double distance(const at::Tensor& y, const at::Tensor& exact) {
+double relative_distance(const at::Tensor& y, const at::Tensor& exact) {
   return (y.to(at::kDouble) - exact).norm().item<double>() / std::max(exact.norm().item<double>(), 1e-30);
 }
 
@@ -25,13 +25,13 @@ at::Tensor exact_product(const at::Tensor& x, const InferenceWeight& weight, int
   return x.to(at::kDouble).matmul(matrix(weight, x, expert).t());
 }
 
-struct Case {
+struct ProductCase {
   at::ScalarType x, weight;
   Quantization quantization;
   bool portable;
 };
 
-class Products : public testing::TestWithParam<Case> {
+class Products : public testing::TestWithParam<ProductCase> {
  protected:
   void SetUp() override {
     if (!GetParam().portable && !tiles::supported(GetParam().x))
@@ -52,7 +52,7 @@ TEST_P(Products, OfAllShapes) {
       const InferenceWeight w = weight({n, k}, 2);
       for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 20}) {
         const at::Tensor rows = x({m, k}, 1);
-        ASSERT_LT(distance(w.multiply(rows, {}, options()), exact_product(rows, w)), bound())
+        ASSERT_LT(relative_distance(w.multiply(rows, {}, options()), exact_product(rows, w)), bound())
             << m << " x " << k << " x " << n;
       }
     }
@@ -65,12 +65,12 @@ TEST_P(Products, OfPartsWithBias) {
   const at::Tensor y = w.multiply(rows, bias, options());
   EXPECT_EQ(y.sizes(), at::IntArrayRef({3, 7, 50}));
   EXPECT_EQ(y.scalar_type(), GetParam().x);
-  EXPECT_LT(distance(y, exact_product(rows, w) + bias.to(at::kDouble)), bound());
-  EXPECT_LT(distance(w.multiply(all.slice(2, 0, 70).slice(0, 0, 1), {}, options()),
-                     exact_product(all.slice(2, 0, 70).slice(0, 0, 1), w)),
+  EXPECT_LT(relative_distance(y, exact_product(rows, w) + bias.to(at::kDouble)), bound());
+  EXPECT_LT(relative_distance(w.multiply(all.slice(2, 0, 70).slice(0, 0, 1), {}, options()),
+                              exact_product(all.slice(2, 0, 70).slice(0, 0, 1), w)),
             bound());
   const at::Tensor columns = x({70, 9}, 4).t();  // K is not the dense index
-  EXPECT_LT(distance(w.multiply(columns, {}, options()), exact_product(columns, w)), bound());
+  EXPECT_LT(relative_distance(w.multiply(columns, {}, options()), exact_product(columns, w)), bound());
 }
 
 TEST_P(Products, BitsDependNeitherOnTheOtherRowsNorOnThreads) {
@@ -98,7 +98,7 @@ TEST_P(Products, OfExperts) {
     for (int64_t e = 0; e < 5; ++e) {
       const at::Tensor part = rows.slice(0, offsets[e], offsets[e + 1]);
       if (part.size(0) == 0) continue;
-      EXPECT_LT(distance(y.slice(0, offsets[e], offsets[e + 1]), exact_product(part, w, e)), bound());
+      EXPECT_LT(relative_distance(y.slice(0, offsets[e], offsets[e + 1]), exact_product(part, w, e)), bound());
     }
   }
 }
@@ -109,8 +109,8 @@ TEST_P(Products, OfManyRows) {
   for (const int64_t k : {256, 77}) {
     const InferenceWeight w = weight({300, k}, 1);
     const at::Tensor rows = x({200, k}, 2), bias = x({300}, 3), exact = exact_product(rows, w);
-    EXPECT_LT(distance(w.multiply(rows, {}, fast), exact), bound());
-    EXPECT_LT(distance(w.multiply(rows, bias, fast), exact + bias.to(at::kDouble)), bound());
+    EXPECT_LT(relative_distance(w.multiply(rows, {}, fast), exact), bound());
+    EXPECT_LT(relative_distance(w.multiply(rows, bias, fast), exact + bias.to(at::kDouble)), bound());
   }
 }
 
@@ -119,7 +119,7 @@ TEST_P(Products, OfManyRowsOfExperts) {
   const at::Tensor rows = x({90, 77}, 2);
   const at::Tensor y = w.multiply_experts(rows, at::tensor({0L, 70L, 71L, 90L}), {.portable = GetParam().portable});
   for (int64_t e = 0, first = 0; const int64_t end : {70, 71, 90}) {
-    EXPECT_LT(distance(y.slice(0, first, end), exact_product(rows.slice(0, first, end), w, e++)), bound());
+    EXPECT_LT(relative_distance(y.slice(0, first, end), exact_product(rows.slice(0, first, end), w, e++)), bound());
     first = end;
   }
 }
@@ -138,8 +138,8 @@ TEST_P(Products, KeepNotANumberInItsRow) {
   EXPECT_EQ(at::isnan(y).sum().item<int64_t>(), 20);
 }
 
-std::vector<Case> cases() {
-  std::vector<Case> all;
+std::vector<ProductCase> product_cases() {
+  std::vector<ProductCase> all;
   for (const bool portable : {false, true}) {
     for (const auto x : {at::kFloat, at::kBFloat16}) {
       all.push_back({x, x, Quantization::none, portable});
@@ -151,7 +151,7 @@ std::vector<Case> cases() {
   return all;
 }
 
-std::string name_of(const testing::TestParamInfo<Case>& info) {
+std::string product_name(const testing::TestParamInfo<ProductCase>& info) {
   const char* quantization = info.param.quantization == Quantization::none   ? ""
                              : info.param.quantization == Quantization::int8 ? "Int8"
                                                                              : "Int4";
@@ -159,7 +159,7 @@ std::string name_of(const testing::TestParamInfo<Case>& info) {
                      info.param.portable ? "Portable" : "");
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, Products, testing::ValuesIn(cases()), name_of);
+INSTANTIATE_TEST_SUITE_P(Types, Products, testing::ValuesIn(product_cases()), product_name);
 
 TEST(InferenceWeight, IsTheTensorItselfWhereNotQuantised) {
   const at::Tensor weight = random({3, 8, 16}, 1).to(at::kBFloat16);

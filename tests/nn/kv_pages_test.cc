@@ -13,16 +13,16 @@
 namespace farskip::nn {
 namespace {
 
-struct Case {
+struct CacheCase {
   KvShape shape;
   int64_t num_heads;
 };
 
-const std::vector<Case> cases = {{{2, 8, 8}, 4},     {{1, 24, 16, true}, 10}, {{4, 32, 20}, 4},
-                                 {{2, 64, 128}, 16}, {{1, 72, 64, true}, 2},  {{3, 16, 80}, 9}};
+const std::vector<CacheCase> cache_cases = {{{2, 8, 8}, 4},     {{1, 24, 16, true}, 10}, {{4, 32, 20}, 4},
+                                            {{2, 64, 128}, 16}, {{1, 72, 64, true}, 2},  {{3, 16, 80}, 9}};
 constexpr double scale = 0.3;
 
-at::Tensor random(at::IntArrayRef shape, at::ScalarType dtype, uint64_t seed) {
+at::Tensor random_values(at::IntArrayRef shape, at::ScalarType dtype, uint64_t seed) {
   auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
   return at::randn(shape, generator, at::kFloat).to(dtype);
 }
@@ -32,11 +32,11 @@ struct Sequence {
   at::Tensor q, k, v;  ///< [H, S, d], [G, S, d], [G, S, e]
   PageTable pages;
 
-  Sequence(const Case& c, int64_t length, at::ScalarType dtype, uint64_t seed, PageTable table)
-      : q(random({c.num_heads, length, c.shape.key_dim}, dtype, seed)),
-        k(random({c.shape.num_heads, length, c.shape.key_dim}, dtype, seed + 1)),
+  Sequence(const CacheCase& c, int64_t length, at::ScalarType dtype, uint64_t seed, PageTable table)
+      : q(random_values({c.num_heads, length, c.shape.key_dim}, dtype, seed)),
+        k(random_values({c.shape.num_heads, length, c.shape.key_dim}, dtype, seed + 1)),
         v(c.shape.values_in_keys ? k.narrow(-1, 0, c.shape.value_dim)
-                                 : random({c.shape.num_heads, length, c.shape.value_dim}, dtype, seed + 2)),
+                                 : random_values({c.shape.num_heads, length, c.shape.value_dim}, dtype, seed + 2)),
         pages(std::move(table)) {}
 
   /// In fp64: row i sees [visible of it, i].
@@ -58,12 +58,12 @@ at::Tensor feed(KvPages& pages, const Sequence& s, int64_t from, int64_t to, int
   return pages.attend(s.q.narrow(1, from, n), {{&s.pages, 0, n, from, visible}}, scale);
 }
 
-double distance(const at::Tensor& x, const at::Tensor& expected) {
+double largest_distance(const at::Tensor& x, const at::Tensor& expected) {
   return (x.to(at::kDouble) - expected).abs().max().item<double>();
 }
 
 TEST(KvPages, GivesWhatWholeSequencesGive) {
-  for (const Case& c : cases) {
+  for (const CacheCase& c : cache_cases) {
     for (const auto dtype : {at::kFloat, at::kBFloat16}) {
       for (const bool portable : {false, true}) {
         const Sequence s(c, 200, dtype, 5, {3, 0, 4, 1});
@@ -76,7 +76,7 @@ TEST(KvPages, GivesWhatWholeSequencesGive) {
                  {0, 61}, {61, 62}, {62, 63}, {63, 64}, {64, 65}, {65, 67}, {67, 180}, {180, 181}, {181, 200}}) {
           parts.push_back(feed(pages, s, from, to));
         }
-        EXPECT_LT(distance(at::cat(parts), expected), limit) << c.shape.key_dim << " portable " << portable;
+        EXPECT_LT(largest_distance(at::cat(parts), expected), limit) << c.shape.key_dim << " portable " << portable;
         EXPECT_TRUE(at::equal(pages.keys(s.pages, 200), s.k));
         EXPECT_TRUE(at::equal(pages.keys(s.pages, 3), s.k.narrow(1, 0, 3)));
       }
@@ -87,7 +87,7 @@ TEST(KvPages, GivesWhatWholeSequencesGive) {
 TEST(KvPages, EarlierPositionsCanBeLeftOut) {
   for (const bool portable : {false, true}) {
     for (const int64_t reach : {10, 64, 100}) {
-      const Case& c = cases[0];
+      const CacheCase& c = cache_cases[0];
       const Sequence s(c, 150, at::kFloat, 9, {0, 1, 2});
       KvPages pages(c.shape, 3, at::kFloat, at::kCPU, portable);
       std::vector<at::Tensor> parts;
@@ -96,14 +96,14 @@ TEST(KvPages, EarlierPositionsCanBeLeftOut) {
         parts.push_back(feed(pages, s, p, end, visible));
         p = end;
       }
-      EXPECT_LT(distance(at::cat(parts), s.expected(reach)), 1e-5) << portable << " " << reach;
+      EXPECT_LT(largest_distance(at::cat(parts), s.expected(reach)), 1e-5) << portable << " " << reach;
     }
   }
 }
 
 TEST(KvPages, BitsDependOnTheSequenceAlone) {
   const int threads = at::get_num_threads();
-  for (const Case& c : cases) {
+  for (const CacheCase& c : cache_cases) {
     for (const auto dtype : {at::kFloat, at::kBFloat16}) {
       const Sequence a(c, 100, dtype, 1, {0, 1}), b(c, 70, dtype, 2, {3, 2});
       KvPages apart(c.shape, 4, dtype), together(c.shape, 4, dtype);
@@ -125,7 +125,7 @@ TEST(KvPages, BitsDependOnTheSequenceAlone) {
 }
 
 TEST(KvPages, WhatAPageHeldBeforeIsForgotten) {
-  const Case& c = cases[0];
+  const CacheCase& c = cache_cases[0];
   const Sequence before(c, 64, at::kBFloat16, 1, {0}), after(c, 33, at::kBFloat16, 2, {0});
   KvPages used(c.shape, 1, at::kBFloat16), fresh(c.shape, 1, at::kBFloat16);
   Sequence infinite = before;

@@ -9,7 +9,7 @@ namespace farskip::nn {
 namespace {
 
 /// |x - exact| relative to |exact|, both in fp64.
-double distance(const at::Tensor& x, const at::Tensor& exact) {
+double tile_distance(const at::Tensor& x, const at::Tensor& exact) {
   const double size = exact.norm().item<double>();
   return (x.to(at::kDouble) - exact).norm().item<double>() / std::max(size, 1e-30);
 }
@@ -35,7 +35,7 @@ TEST_P(Tiles, ProductsOfAllShapes) {
             const at::Tensor out = at::full({m, n}, NAN, a.options());
             tiles::product(out, a, b);
             const at::Tensor exact = a.to(at::kDouble).mm(b.to(at::kDouble));
-            ASSERT_LT(distance(out, exact), bound()) << m << " x " << k << " x " << n << a_lies << b_lies;
+            ASSERT_LT(tile_distance(out, exact), bound()) << m << " x " << k << " x " << n << a_lies << b_lies;
           }
         }
       }
@@ -49,7 +49,7 @@ TEST_P(Tiles, ProductsOfParts) {
   const at::Tensor a = all.slice(0, 3, 14).slice(1, 5, 38), columns = b.slice(0, 7, 40).slice(1, 1, 32);
   const at::Tensor out = at::empty({11, 31}, a.options());
   tiles::product(out, a, columns);
-  EXPECT_LT(distance(out, a.to(at::kDouble).mm(columns.to(at::kDouble))), bound());
+  EXPECT_LT(tile_distance(out, a.to(at::kDouble).mm(columns.to(at::kDouble))), bound());
 }
 
 TEST_P(Tiles, BitsDependNeitherOnThreadsNorOnTheOtherRows) {

@@ -23,13 +23,14 @@ TEST(Chunks, AreDocumentsToTheBit) {
 }
 
 TEST(Chunks, AreBlocksOfACausalMask) {
-  const int64_t length = 21, chunk = 5;
-  const at::Tensor position = at::arange(length);
+  const int64_t num_positions = 21, chunk = 5;
+  const at::Tensor position = at::arange(num_positions);
   const at::Tensor block = position.floor_divide(chunk);
   const at::Tensor hidden =
       position.unsqueeze(0).gt(position.unsqueeze(1)).logical_or(block.unsqueeze(0).ne(block.unsqueeze(1)));
   check_function(
-      {{random({2, 2, length, 6}, 1), random({2, 2, length, 6}, 2), random({2, 2, length, 6}, 3)}, {}},
+      {{random({2, 2, num_positions, 6}, 1), random({2, 2, num_positions, 6}, 2), random({2, 2, num_positions, 6}, 3)},
+       {}},
       [&](auto& x, auto&, auto*) { return std::vector{attn_core(x[0], x[1], x[2], 0.4, {}, chunk)}; },
       [&](auto& x, auto&) {
         const at::Tensor scores = at::matmul(x[0], x[1].transpose(2, 3)) * 0.4;
@@ -39,7 +40,7 @@ TEST(Chunks, AreBlocksOfACausalMask) {
       with_products());
 }
 
-constexpr int64_t length = 9, width = 12, num_heads = 4, groups = 2, dim = 6;
+constexpr int64_t num_positions = 9, width = 12, num_heads = 4, groups = 2, dim = 6;
 constexpr double eps = 1e-3;
 
 AttentionConfig config_with_norm() {
@@ -56,10 +57,10 @@ AttentionConfig config_with_norm() {
 /// q and k of one attention against formulas; `heads` maps [B, S, H, d] and the table to [B, H, S, d].
 void check_qk(bool rotates, const std::function<at::Tensor(const at::Tensor&, bool is_query)>& heads) {
   const AttentionConfig config = config_with_norm();
-  RotaryTable table = make_rotary(config.rotary, dim, length);
+  RotaryTable table = make_rotary(config.rotary, dim, num_positions);
   if (!rotates) table = table.without_angles();
   check_function(
-      {{random({2, length, width}, 1)},
+      {{random({2, num_positions, width}, 1)},
        {random({num_heads * dim, width}, 2, 0.4), random({groups * dim, width}, 3, 0.4),
         random({groups * dim, width}, 4, 0.4)}},
       [&](auto& x, auto& w, auto* queue) {
@@ -80,7 +81,7 @@ void check_qk(bool rotates, const std::function<at::Tensor(const at::Tensor&, bo
 TEST(UnlikeLayers, RotatedHeadsAreNormedAfterwards) {
   check_qk(true, [](const at::Tensor& x, bool) {
     const at::Tensor frequency = at::pow(10000.0, at::arange(dim / 2, at::kDouble) * (-2.0 / dim));
-    const at::Tensor angle = at::outer(at::arange(length, at::kDouble), frequency).unsqueeze(1);
+    const at::Tensor angle = at::outer(at::arange(num_positions, at::kDouble), frequency).unsqueeze(1);
     const at::Tensor a = x.slice(-1, 0, dim, 2), b = x.slice(-1, 1, dim, 2);
     const at::Tensor turned =
         at::stack({a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()}, -1).flatten(-2);
@@ -92,7 +93,7 @@ TEST(UnlikeLayers, UnrotatedQueriesHaveATemperatureAndNoNorm) {
   check_qk(false, [](const at::Tensor& x, bool is_query) {
     if (!is_query) return x.transpose(1, 2);
     std::vector<double> factors;
-    for (int64_t i = 0; i < length; ++i) factors.push_back(1 + 0.5 * std::log(1 + std::floor((i + 1) / 4.0)));
+    for (int64_t i = 0; i < num_positions; ++i) factors.push_back(1 + 0.5 * std::log(1 + std::floor((i + 1) / 4.0)));
     return x.transpose(1, 2) * at::tensor(factors, at::kDouble).unsqueeze(-1);
   });
 }

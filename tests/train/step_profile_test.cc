@@ -54,7 +54,7 @@ TEST(StepProfile, RowsAddUpToTheStep) {
   check_table(table);
   EXPECT_EQ(table.rows.back()[0], "step");
   EXPECT_EQ(table.rows.back()[2], "100.0");
-  EXPECT_THAT(table.note, testing::HasSubstr("GFLOP/s"));
+  EXPECT_THAT(table.note, ::testing::HasSubstr("GFLOP/s"));
 }
 
 }  // namespace
