@@ -102,9 +102,8 @@ void add_distill(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   command->add_flag("--dry-run", arguments->dry_run,
                     "Print memory, layout and what hides behind what, and start nothing");
-  command->add_option(
-      "--machine", arguments->machine,
-      "To simulate (see farskip show): for --dry-run (default: cpu), and beside what --frontier measures");
+  command->add_option("--machine", arguments->machine,
+                      "For --dry-run (default: cpu) and --frontier: what to simulate (see farskip show)");
   command->add_flag_callback(
       "--help-settings",
       [] {
