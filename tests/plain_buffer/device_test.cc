@@ -8,6 +8,7 @@
 #include <future>
 
 #include "base/error.h"
+#include "tests/base/error_of.h"
 #include "tests/plain_buffer/fake_device.h"
 #include "transport/clock.h"
 #include "transport/emulated_link.h"
@@ -20,11 +21,12 @@ namespace {
 using ::testing::AllOf;
 using testing::current_stream;
 using testing::enqueue_computation;
+using testing::error_of;
 using ::testing::HasSubstr;
 using testing::synchronize;
 
-constexpr int kRanks = 3;
-const std::vector<int64_t> kOne(kRanks, 1);
+constexpr int kDeviceRanks = 3;
+const std::vector<int64_t> kOne(kDeviceRanks, 1);
 constexpr at::Device kDevice{0};
 
 at::Tensor on_device(std::vector<int64_t> shape, double value, at::ScalarType type = at::kFloat) {
@@ -32,7 +34,7 @@ at::Tensor on_device(std::vector<int64_t> shape, double value, at::ScalarType ty
 }
 
 /// The only value of a buffer when the current stream has come so far; NaN where there are several.
-float value_of(const at::Tensor& buffer) {
+float settled_value(const at::Tensor& buffer) {
   synchronize();
   const auto* begin = buffer.data_ptr<float>();
   for (int64_t i = 1; i < buffer.numel(); ++i)
@@ -40,20 +42,11 @@ float value_of(const at::Tensor& buffer) {
   return begin[0];
 }
 
-std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
-}
-
 TEST(DeviceLoopback, OrdersBuffersByEventsAlone) {
-  run_ranks(kRanks, [&](World& world) {
+  run_ranks(kDeviceRanks, [&](World& world) {
     const auto group = world.all();
     const auto side = world.all("side");  // on the same lane
-    const auto rows = on_device({kRanks, 64}, 0);
+    const auto rows = on_device({kDeviceRanks, 64}, 0);
     for (int step = 0; step < 10; ++step) {
       rows.fill_(step + world.rank());
       auto counted = side->all_reduce(on_device({10}, 1), "count");
@@ -62,22 +55,22 @@ TEST(DeviceLoopback, OrdersBuffersByEventsAlone) {
       const auto sum = group->all_reduce(rows, "sum").await();
       rows.fill_(world.rank());
       const auto part = group->reduce_scatter(rows, "part").await();
-      const auto root = group->broadcast(rows, step % kRanks, "root").await();
+      const auto root = group->broadcast(rows, step % kDeviceRanks, "root").await();
       const auto all = group->all_gather(rows.narrow(0, 0, world.rank()), "all", {0, 1, 2}).await();
       rows.fill_(-1);
-      for (int r = 0; r < kRanks; ++r) ASSERT_EQ(value_of(got.narrow(0, r, 1)), step + r);
-      ASSERT_EQ(value_of(sum), kRanks + 3 * step);
-      ASSERT_EQ(value_of(part), 3);
-      ASSERT_EQ(value_of(root), step % kRanks);
-      ASSERT_EQ(value_of(all.narrow(0, 1, 2)), 2);
-      ASSERT_EQ(value_of(counted.await()), kRanks);
+      for (int r = 0; r < kDeviceRanks; ++r) ASSERT_EQ(settled_value(got.narrow(0, r, 1)), step + r);
+      ASSERT_EQ(settled_value(sum), kDeviceRanks + 3 * step);
+      ASSERT_EQ(settled_value(part), 3);
+      ASSERT_EQ(settled_value(root), step % kDeviceRanks);
+      ASSERT_EQ(settled_value(all.narrow(0, 1, 2)), 2);
+      ASSERT_EQ(settled_value(counted.await()), kDeviceRanks);
       group->barrier();
     }
   });
 }
 
 TEST(DeviceLoopback, GivesTheBitsOfTheCpu) {
-  run_ranks(kRanks, [&](World& world) {
+  run_ranks(kDeviceRanks, [&](World& world) {
     const auto group = world.all();
     const double term = 1 + 0.37 * world.rank();
     const auto host = group->all_reduce(at::full({1000}, term, at::kBFloat16), "host").await();
@@ -88,7 +81,7 @@ TEST(DeviceLoopback, GivesTheBitsOfTheCpu) {
 }
 
 TEST(DeviceLoopback, AwaitReturnsBeforeAnythingIsDone) {
-  run_ranks(kRanks, [&](World& world) {
+  run_ranks(kDeviceRanks, [&](World& world) {
     const auto group = world.all();
     std::promise<void> gate;
     current_stream().enqueue([open = gate.get_future().share()] { open.wait(); });  // a long computation
@@ -97,7 +90,7 @@ TEST(DeviceLoopback, AwaitReturnsBeforeAnythingIsDone) {
     const auto sum = pending.await(&report);
     group->barrier();  // every host has come so far, although no device has
     gate.set_value();
-    EXPECT_EQ(value_of(sum), 3);
+    EXPECT_EQ(settled_value(sum), 3);
     settle(report);
     EXPECT_GE(report.started_us, report.launched_us);
     EXPECT_GE(report.completed_us, report.started_us);
@@ -106,7 +99,7 @@ TEST(DeviceLoopback, AwaitReturnsBeforeAnythingIsDone) {
 }
 
 TEST(DeviceLoopback, IsReadyWhenTheDeviceIs) {
-  run_ranks(kRanks, [&](World& world) {
+  run_ranks(kDeviceRanks, [&](World& world) {
     const auto group = world.all();
     std::promise<void> gate;
     current_stream().enqueue([open = gate.get_future().share()] { open.wait(); });
@@ -116,12 +109,12 @@ TEST(DeviceLoopback, IsReadyWhenTheDeviceIs) {
     group->barrier();
     gate.set_value();
     while (!pending.ready()) sleep_until_us(now_us() + 100);
-    EXPECT_EQ(value_of(pending.await()), 1);
+    EXPECT_EQ(settled_value(pending.await()), 1);
   });
 }
 
 TEST(DeviceLoopback, ALinkIsAPauseOfTheLane) {
-  auto worlds = make_loopback(kRanks);
+  auto worlds = make_loopback(kDeviceRanks);
   for (auto& world : worlds) world = with_link(std::move(world), std::make_shared<Link>(LinkSpec{100e3, 0}));
   run_ranks(worlds, [&](World& world) {
     const auto group = world.all();
@@ -142,7 +135,7 @@ TEST(DeviceLoopback, ALinkIsAPauseOfTheLane) {
 }
 
 TEST(DeviceLoopback, ErrorsAreThoseOfLoopback) {
-  auto late = make_loopback(kRanks, {.timeout_s = 0.3});
+  auto late = make_loopback(kDeviceRanks, {.timeout_s = 0.3});
   run_ranks(late, [&](World& world) {
     const auto group = world.all();
     group->barrier();
@@ -151,7 +144,7 @@ TEST(DeviceLoopback, ErrorsAreThoseOfLoopback) {
                 AllOf(HasSubstr("late"), HasSubstr("rank 2")));
     EXPECT_THAT(error_of([&] { group->all_reduce(on_device({10}, 1), "next").await(); }), HasSubstr("late"));
   });
-  auto failing = make_loopback(kRanks, {.timeout_s = 30});
+  auto failing = make_loopback(kDeviceRanks, {.timeout_s = 30});
   failing[1] = with_failure(std::move(failing[1]), {.how = Failure::How::fail, .at = 3});
   run_ranks(failing, [&](World& world) {
     const auto group = world.all();
@@ -164,7 +157,7 @@ TEST(DeviceLoopback, ErrorsAreThoseOfLoopback) {
 }
 
 TEST(DeviceLoopback, RefusesSeveralDevices) {
-  run_ranks(kRanks, [&](World& world) {
+  run_ranks(kDeviceRanks, [&](World& world) {
     const auto group = world.all();
     const at::Device own = world.rank() == 0 ? at::kCPU : kDevice;
     EXPECT_THAT(error_of([&] {

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "tests/base/error_of.h"
 #include "tests/plain_buffer/memory_worlds.h"
 #include "transport/clock.h"
 #include "transport/emulated_link.h"
@@ -17,19 +18,11 @@ namespace farskip {
 namespace {
 
 using ::testing::AllOf;
+using testing::error_if_any, testing::error_of;
 using ::testing::HasSubstr;
 using testing::make_worlds;
 
 constexpr int kRanks = 4;
-
-std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
-}
 
 /// The only value of a float buffer; NaN where there are several.
 float value_of(const at::Tensor& buffer) {
@@ -212,7 +205,7 @@ TEST_P(Races, APendingDroppedWhileUnwindingDisturbsNobody) {
   run_ranks(ranks, [&](World& world) {
     const auto group = world.all();
     for (int step = 0; step < 10; ++step) {
-      const auto text = error_of([&] {
+      const auto text = error_if_any([&] {
         const auto rows = at::full({kRanks, 1000}, world.rank());
         auto dropped = group->all_to_all(rows, one_, one_, "dropped");
         if (world.rank() == step % kRanks) fail("on the way");

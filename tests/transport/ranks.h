@@ -5,10 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <string>
 
-#include "base/error.h"
+#include "tests/base/error_of.h"
 #include "transport/c10d.h"
 #include "transport/loopback.h"
 
@@ -30,16 +29,6 @@ inline ::testing::AssertionResult same_bits(const at::Tensor& a, const at::Tenso
     return ::testing::AssertionSuccess();
   return ::testing::AssertionFailure() << a.toString() << " " << a.sizes() << " differs from " << b.toString() << " "
                                        << b.sizes();
-}
-
-/// The text of the Error that `body` throws; empty when it throws none.
-inline std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
 }
 
 }  // namespace farskip::testing
