@@ -21,8 +21,8 @@ What is fixed before any result is seen:
   batches     the largest power of two that leaves 500 steps, and half of it (at least one sequence)
   reported    the test part, on which nothing was chosen, and minimal pairs
 
-A run is one thread, so that WORKERS of them go at a time; its figures stay in OUT/runs/NAME.json, and those that are there
-are not run again. --stage report writes OUT/report.md.
+A run is one thread, so that WORKERS of them go at a time; its model stays in OUT/models, its figures in OUT/runs, and what is
+there is not run again. --stage report writes OUT/report.md.
 """
 
 import argparse
@@ -40,6 +40,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SEQUENCE = 256
+VALID_TOKENS = 65536
 SEEDS = (1, 2, 3)
 RATES = {"paper": (3e-4, 6e-4, 1.2e-3), "sft": (3e-4, 6e-4, 1.2e-3), "ours": (1.5e-4, 3e-4, 6e-4)}
 SETTINGS = {"paper": [], "ours": ["calibrate={corpus}/calib_text_document"], "sft": ["cross_entropy_weight=1"]}
@@ -52,7 +53,8 @@ class Study:
         self.farskip = arguments.farskip
         self.pairs = arguments.pairs
         self.budgets = [float(budget) for budget in arguments.budgets.split(",")]
-        (self.out / "runs").mkdir(parents=True, exist_ok=True)
+        for folder in ("runs", "models"):
+            (self.out / folder).mkdir(parents=True, exist_ok=True)
 
     def call(self, log, *command):
         environment = dict(os.environ, OMP_NUM_THREADS="1")
@@ -77,44 +79,41 @@ class Study:
                   f"save={self.out}/teacher-{model}.run", "auto_resume=true", f"export={self.teacher(model)}",
                   f"log_file={self.out}/teacher-{model}.jsonl", f"report={self.out}/teacher-{model}.html")
 
-    def evaluate(self, model, folder, part, log):
-        result = self.out / f"{folder.name}.{part}.json"
-        command = [self.farskip, "eval", folder, "--text", f"{part}={self.corpus}/{part}_text_document", "--window", SEQUENCE,
-                   "--against", self.teacher(model), "-o", result, "--overwrite"]
-        if part == "test" and self.pairs:
-            command += ["--tokenizer", self.corpus / "tokenizer", "--pairs", f"pairs={self.pairs}"]
-        self.call(log, *command)
-        tasks = {task["name"]: task for task in json.load(open(result))["tasks"]}
-        result.unlink()
-        return tasks
+    def figures(self, name, part):
+        """What `farskip eval` says of the run `name` on one part, kept in runs/NAME.PART.json."""
+        model = name.split("-")[0]
+        kept = self.out / "runs" / f"{name}.{part}.json"
+        if not kept.exists():
+            command = [self.farskip, "eval", self.out / "models" / name, "--text", f"{part}={self.corpus}/{part}_text_document",
+                       "--window", SEQUENCE, "--against", self.teacher(model), "-o", kept]
+            if part == "valid":
+                command += ["--max-tokens", VALID_TOKENS]
+            elif self.pairs:
+                command += ["--tokenizer", self.corpus / "tokenizer", "--pairs", f"pairs={self.pairs}"]
+            self.call(self.out / "runs" / f"{name}.log", *command)
+        return {task["name"]: task for task in json.load(open(kept))["tasks"]}
 
-    def run(self, name, model, make):
-        """Figures of the model that `make(folder, log)` writes, kept in runs/NAME.json."""
-        kept = self.out / "runs" / f"{name}.json"
-        if kept.exists():
-            return json.load(open(kept))
-        begin = time.time()
-        folder, log = self.out / f"model-{name}", self.out / "runs" / f"{name}.log"
-        shutil.rmtree(folder, ignore_errors=True)
-        record = make(folder, log) or {}
-        for part in ("valid", "test"):
-            record[part] = self.evaluate(model, folder, part, log)
-        record["seconds"] = time.time() - begin
-        shutil.rmtree(folder, ignore_errors=True)
-        kept.with_suffix(".new").write_text(json.dumps(record))
-        kept.with_suffix(".new").rename(kept)
-        print(f"{name}: {record['seconds']:.0f} s", flush=True)
-        return record
+    def run(self, name, make):
+        """The name of the model that `make(folder, log)` writes into models/NAME, where it is not there."""
+        folder = self.out / "models" / name
+        if not folder.exists():
+            begin = time.time()
+            unfinished = folder.with_name(name + ".new")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            make(unfinished, self.out / "runs" / f"{name}.log")
+            unfinished.rename(folder)
+            print(f"{name}: {time.time() - begin:.0f} s", flush=True)
+        return name
 
     def untouched(self, model):
-        return self.run(f"{model}-teacher", model, lambda folder, log: shutil.copytree(self.teacher(model), folder) and None)
+        return self.run(f"{model}-teacher", lambda folder, log: shutil.copytree(self.teacher(model), folder))
 
     def converted(self, model, calibrated):
         def make(folder, log):
             extra = ["--calibrate", f"{self.corpus}/calib_text_document"] if calibrated else []
             self.call(log, self.farskip, "convert", self.teacher(model), folder, "--connectivity", self.connectivity(model), *extra)
 
-        return self.run(f"{model}-{'calibrated' if calibrated else 'untrained'}", model, make)
+        return self.run(f"{model}-{'calibrated' if calibrated else 'untrained'}", make)
 
     def connectivity(self, model):
         """FarSkip from the first MoE layer on."""
@@ -131,18 +130,13 @@ class Study:
         name = f"{model}-{contender}-{budget:g}-lr{rate:g}-b{batch}-s{seed}"
 
         def make(folder, log):
-            figures = self.out / f"{name}.result.json"
             self.call(log, self.farskip, "distill", HERE / "student.yaml", f"teacher={self.teacher(model)}",
                       f"connectivity={self.connectivity(model)}", f"train_data_path={self.corpus}/train_text_document",
                       f"valid_data_path={self.corpus}/valid_text_document", f"train_iters={steps}", f"lr={rate}", f"seed={seed}",
-                      f"global_batch_size={batch}", f"micro_batch_size={min(batch, 4)}", f"export={folder}", f"result={figures}",
-                      *[s.format(corpus=self.corpus) for s in SETTINGS[contender]])
-            record = {"distill": json.load(open(figures)), "contender": contender, "budget": budget, "rate": rate,
-                      "batch": batch, "seed": seed, "steps": steps}
-            figures.unlink()
-            return record
+                      f"global_batch_size={batch}", f"micro_batch_size={min(batch, 4)}", f"export={folder}",
+                      f"result={self.out}/runs/{name}.json", *[s.format(corpus=self.corpus) for s in SETTINGS[contender]])
 
-        return self.run(name, model, make)
+        return self.run(name, make)
 
     def trials(self, model, contender, budget):
         sequences = int(self.teacher_tokens(model) * budget) // SEQUENCE
@@ -153,25 +147,25 @@ class Study:
         """The trial whose own term is lowest on the validation part."""
         figure = "loss" if contender == "sft" else "kl"
         return min(self.trials(model, contender, budget),
-                   key=lambda t: self.distilled(model, contender, budget, *t, seed=1)["valid"]["valid"][figure])
+                   key=lambda t: self.figures(self.distilled(model, contender, budget, *t, seed=1), "valid")["valid"][figure])
 
 
 def jobs(study, models, stage):
     """What can run side by side."""
     for model in models:
         if stage == "sweep":
-            yield lambda model=model: study.untouched(model)
-            for calibrated in (False, True):
-                yield lambda model=model, c=calibrated: study.converted(model, c)
-        for budget in study.budgets:
+            for make in (lambda m: study.untouched(m), lambda m: study.converted(m, False), lambda m: study.converted(m, True)):
+                yield lambda m=model, make=make: study.figures(make(m), "test")
+    for budget in study.budgets:
+        for model in models:
             for contender in RATES:
                 if stage == "sweep":
                     for trial in study.trials(model, contender, budget):
-                        yield lambda a=(model, contender, budget, *trial): study.distilled(*a, seed=1)
+                        yield lambda a=(model, contender, budget, *trial): study.figures(study.distilled(*a, seed=1), "valid")
                 else:
                     trial = study.chosen(model, contender, budget)
                     for seed in SEEDS:
-                        yield lambda a=(model, contender, budget, *trial), s=seed: study.distilled(*a, seed=s)
+                        yield lambda a=(model, contender, budget, *trial, seed): study.figures(study.distilled(*a), "test")
 
 
 def spread(values):
@@ -182,27 +176,28 @@ def spread(values):
 def report(study, models):
     lines = []
     for model in models:
-        teacher, raw = study.untouched(model), study.converted(model, False)
-        floor, ceiling = teacher["test"]["test"]["loss"], raw["test"]["test"]["loss"]
+        floor, ceiling = (study.figures(name, "test")["test"]["loss"]
+                          for name in (study.untouched(model), study.converted(model, False)))
 
-        def row(name, budget, records, trial=""):
-            test = [r["test"]["test"] for r in records]
+        def row(way, budget, names, trial=""):
+            records = [study.figures(name, "test") for name in names]
+            test = [record["test"] for record in records]
             gap = [(ceiling - t["loss"]) / (ceiling - floor) for t in test]
-            pairs = [r["test"]["pairs"]["acc"] for r in records if "pairs" in r["test"]]
-            lines.append(f"| {name} | {budget} | {trial} | {spread([t['loss'] for t in test])} | {spread(gap)} | "
+            pairs = [record["pairs"]["acc"] for record in records if "pairs" in record]
+            lines.append(f"| {way} | {budget} | {trial} | {spread([t['loss'] for t in test])} | {spread(gap)} | "
                          f"{spread([t['kl'] for t in test])} | {spread([t['top1_agreement'] for t in test])} | "
                          f"{spread(pairs) if pairs else ''} |")
 
         lines += [f"## {model}", "", "| way | budget | lr, batch | loss | gap closed | KL | top-1 agreement | pairs |",
                   "|---|---|---|---|---|---|---|---|"]
-        row("teacher", "", [teacher])
-        row("untrained", "0", [raw])
+        row("teacher", "", [study.untouched(model)])
+        row("untrained", "0", [study.converted(model, False)])
         row("calibrated", "0", [study.converted(model, True)])
         for budget in study.budgets:
             for contender in RATES:
                 rate, batch = study.chosen(model, contender, budget)
-                records = [study.distilled(model, contender, budget, rate, batch, seed=s) for s in SEEDS]
-                row(contender, f"{100 * budget:g} %", records, f"{rate:g}, {batch}")
+                names = [study.distilled(model, contender, budget, rate, batch, seed=s) for s in SEEDS]
+                row(contender, f"{100 * budget:g} %", names, f"{rate:g}, {batch}")
         lines.append("")
     (study.out / "report.md").write_text("\n".join(lines))
     print("\n".join(lines))

@@ -5,7 +5,8 @@
 # time limit: 2400
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
-[ -x build/farskip ] || { echo "make build comes first"; exit 77; }
+farskip=build/farskip
+[ -x $farskip ] || { echo "make build comes first"; exit 77; }
 python=.venv/bin/python
 [ -x $python ] || { echo "the project's venv is not there (TORCH_DIR is set?)"; exit 77; }
 packages=$PWD/build-long/lm_eval
@@ -15,45 +16,11 @@ if [ ! -f "$packages/complete" ]; then
   rm -rf "$packages"/torch "$packages"/nvidia* "$packages"/triton*  # the venv has its own
   touch "$packages/complete"
 fi
-work=$(mktemp -d /tmp/farskip_harness.XXXXXX)
-server=
-cleanup() {
-  [ -z "$server" ] || kill -9 "$server" 2>/dev/null || true
-  rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'echo "line $LINENO failed:"; tail -n 30 "$work"/log "$work"/server.* 2>/dev/null' ERR
-
-# Documents end behind a sentence, so the likeliest token behind an answer is often the one that ends texts.
-for i in $(seq 300); do printf 'The quick fox number %d jumps over the lazy dog.\n\n' "$i"; done >"$work/text.txt"
-mkdir -p "$work/model" "$work/tasks"
-build/farskip tokenizer train "$work/text.txt" --vocab-size 300 -o "$work/model/tokenizer.json" \
-  --special-tokens '<eos>' >"$work/log" 2>&1
+. tests/long/served_model.sh
+mkdir "$work/tasks"
+train_tokenizer '<eos>'
 echo '{"eos_token": "<eos>", "tokenizer_class": "PreTrainedTokenizerFast"}' >"$work/model/tokenizer_config.json"
-cat >"$work/model/config.json" <<'JSON'
-{"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 320, "hidden_size": 64,
- "num_hidden_layers": 3, "first_k_dense_replace": 1, "intermediate_size": 128, "moe_intermediate_size": 32,
- "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2, "num_attention_heads": 2,
- "num_key_value_heads": 2, "q_lora_rank": null, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
- "v_head_dim": 8, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "hidden_act": "silu", "scoring_func": "sigmoid",
- "topk_method": "noaux_tc", "n_group": 1, "topk_group": 1, "norm_topk_prob": true, "routed_scaling_factor": 2.446,
- "tie_word_embeddings": false, "rope_theta": 50000.0}
-JSON
-build/farskip prepare "$work/text.txt" -o "$work/data" --document-separator '\n\n' --tokenizer "$work/model" \
-  >>"$work/log" 2>&1
-cat >"$work/recipe.yaml" <<YAML
-model: $work/model
-connectivity: farskip
-data_path: $work/data_text_document
-seq_length: 32
-micro_batch_size: 4
-global_batch_size: 4
-train_iters: 80
-lr: 1.0e-2
-eval_iters: 0
-save: $work/run
-YAML
-build/farskip train "$work/recipe.yaml" >>"$work/log" 2>&1
+train_small_model 80
 $python - "$work" <<'PY'
 import json, sys
 work = sys.argv[1]
@@ -76,15 +43,9 @@ for name, rest in {
         file.write(f"task: farskip_{name}\ndataset_path: json\n"
                    f"dataset_kwargs: {{data_files: {{test: {work}/{name}.jsonl}}}}\n" + common + rest)
 PY
-build/farskip eval "$work/run" --tokenizer "$work/model" --pairs "$work/pairs.jsonl" --choices "$work/choices.jsonl" \
+$farskip eval "$work/run" --tokenizer "$work/model" --pairs "$work/pairs.jsonl" --choices "$work/choices.jsonl" \
   -o "$work/ours.json" --samples "$work/ours.jsonl" 2>>"$work/log"
-build/farskip serve "$work/run" --tokenizer "$work/model" --port 0 --served-model-name small >"$work/server.out" \
-  2>"$work/server.err" &
-server=$!
-until port=$(sed -n 's|^serving .* at http://127.0.0.1:||p' "$work/server.out") && [ -n "$port" ]; do
-  kill -0 $server 2>/dev/null || { cat "$work/server.err"; exit 1; }
-  sleep 0.2
-done
+start_server --served-model-name small
 for batch in 1 8; do
   rm -rf "$work/theirs"
   PYTHONPATH=$packages HF_HOME=$work/hf HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $python -m lm_eval --model local-completions \
@@ -119,7 +80,5 @@ assert compared == 40 * 5 and worst < 1e-3, (compared, worst)
 print(f"{compared} log-probabilities differ by at most {worst:.1e}")
 PY
 done
-kill -TERM $server
-wait $server
-server=
+stop_server
 echo "lm-evaluation-harness and farskip eval agree"
