@@ -39,7 +39,9 @@ class Trainer {
     if (config_.distill.patience > 0 && !data_.valid)
       fail("patience={}, but split={} leaves nothing to validate on", config_.distill.patience, config_.split);
     if (config_.distill.wanted() && data_.valid) watch_.emplace(config_, session_);
-    if (config_.distill.wanted() && config_.distill.teacher_cache.empty())  // a cache has a check of its own
+    const bool part_of_a_run = resumes(config_) || !config_.save.empty();
+    if (part_of_a_run && config_.distill.wanted() &&
+        config_.distill.teacher_cache.empty())  // a cache has its own check
       teacher_ = checkpoint_fingerprint(resolve_model_folder(teacher_folder(config_)));
     if (resumes(config_)) resume();
     if (!config_.save.empty()) {

@@ -188,8 +188,7 @@ TEST_F(DistillCommand, ACachedTeacherIsTheTeacher) {
 TEST_F(DistillCommand, TheFrontierJoinsQualityWithTime) {
   write_file(folder / "fast.json", R"({"like": "h100", "name": "fast", "link_bytes_per_s": 1e9})");
   const std::string run =
-      "--nproc 2 layout=ep=2 --frontier --rounds 6 --connectivities 'standard last=1 last=2' -o " +
-      folder / "frontier";
+      "--nproc 2 layout=ep=2 --frontier --rounds 6 --connectivities 'standard last=1 last=2' -o " + folder / "frontier";
   last = distill(run + " --machine " + folder / "fast.json");
   ASSERT_EQ(last.status, 0) << last.err;
   EXPECT_THAT(last.out, HasSubstr("fast, ms"));

@@ -6,6 +6,7 @@ cleanup() {
   [ -z "$server" ] || kill -9 "$server" 2>/dev/null || true
   rm -rf "$work"
 }
+set -E # functions keep the trap
 trap cleanup EXIT
 trap 'echo "line $LINENO failed:"; tail -n 30 "$work"/log "$work"/server.* 2>/dev/null' ERR
 mkdir "$work/model"
