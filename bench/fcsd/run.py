@@ -3,7 +3,7 @@
 
     bench/fcsd/corpus.sh CORPUS
     bench/fcsd/run.py CORPUS OUT [--models mla,gqa] [--budgets 0.01,0.03,0.1] [--workers 2] [--pairs BLIMP.jsonl]
-        [--stage teacher|sweep|seeds|report]
+        [--contenders paper,ours,sft] [--stage teacher|sweep|seeds|report]
 
 The models (bench/fcsd/mla: DeepSeek-V2-Lite's form, bench/fcsd/gqa: Qwen3-MoE's) are trained with standard connectivity on
 the corpus first (teacher.yaml), then converted on every layer from the first MoE layer on.
@@ -11,15 +11,16 @@ the corpus first (teacher.yaml), then converted on every layer from the first Mo
 What is fixed before any result is seen:
   budgets     0, 1, 3 and 10 % of the tokens that the teacher was trained on, in sequences of 256
   contenders  untrained    the connectivity alone
-              calibrated   the closed-form input map, no gradient
+              calibrated   closed-form maps fitted on 131,072 tokens of text used for nothing else, no gradient
               paper        FCSD as published: forward KL on the logits, all weights, AdamW, 5 % warm-up, cosine
-              ours         the input map, then the same, at half the learning rates
+              ours         the maps, fitted on the first 131,072 of the same training tokens (or all, where they are
+                           fewer), then the same, at half the learning rates
               sft          as paper, cross-entropy in place of KL: the control
-  trials      for each contender and budget 3 learning rates, seed 1, for the paper's recipe with each of 2 batch sizes,
-              for the others with the smaller; the lowest loss term it trains on (KL; sft: cross-entropy) on the
-              validation part wins, and runs with seeds 1, 2, 3
+  trials      for each budget the paper's recipe gets 3 learning rates with each of 2 batch sizes, ours 3 learning rates with
+              the smaller, seed 1; the lowest KL on the validation part wins, and runs with seeds 1, 2, 3. sft takes
+              rate and batch size of the paper's recipe
   batches     the largest power of two that leaves 500 steps, and half of it (at least one sequence)
-  reported    the test part, on which nothing was chosen, and minimal pairs
+  reported    the first 131,072 tokens of the test part, on which nothing was chosen, and minimal pairs
 
 A run is one thread, so that WORKERS of them go at a time; its model stays in OUT/models, its figures in OUT/runs, and what is
 there is not run again. --stage report writes OUT/report.md.
@@ -41,9 +42,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SEQUENCE = 256
 VALID_TOKENS = 65536
+TEST_TOKENS = 131072
+CALIBRATION_TOKENS = 131072
 SEEDS = (1, 2, 3)
-RATES = {"paper": (3e-4, 6e-4, 1.2e-3), "sft": (3e-4, 6e-4, 1.2e-3), "ours": (1.5e-4, 3e-4, 6e-4)}
-SETTINGS = {"paper": [], "ours": ["calibrate={corpus}/calib_text_document"], "sft": ["cross_entropy_weight=1"]}
+RATES = {"paper": (3e-4, 6e-4, 1.2e-3), "ours": (1.5e-4, 3e-4, 6e-4)}
+SETTINGS = {"paper": [], "ours": ["calibrate=true", "calibrate_tokens={calibration_tokens}"], "sft": ["cross_entropy_weight=1"]}
 
 
 class Study:
@@ -52,6 +55,7 @@ class Study:
         self.out = arguments.out.resolve()
         self.farskip = arguments.farskip
         self.pairs = arguments.pairs
+        self.contenders = arguments.contenders.split(",")
         self.budgets = [float(budget) for budget in arguments.budgets.split(",")]
         for folder in ("runs", "models"):
             (self.out / folder).mkdir(parents=True, exist_ok=True)
@@ -85,10 +89,9 @@ class Study:
         kept = self.out / "runs" / f"{name}.{part}.json"
         if not kept.exists():
             command = [self.farskip, "eval", self.out / "models" / name, "--text", f"{part}={self.corpus}/{part}_text_document",
-                       "--window", SEQUENCE, "--against", self.teacher(model), "-o", kept]
-            if part == "valid":
-                command += ["--max-tokens", VALID_TOKENS]
-            elif self.pairs:
+                       "--max-tokens", VALID_TOKENS if part == "valid" else TEST_TOKENS, "--window", SEQUENCE,
+                       "--against", self.teacher(model), "-o", kept]
+            if part == "test" and self.pairs:
                 command += ["--tokenizer", self.corpus / "tokenizer", "--pairs", f"pairs={self.pairs}"]
             self.call(self.out / "runs" / f"{name}.log", *command)
         return {task["name"]: task for task in json.load(open(kept))["tasks"]}
@@ -110,7 +113,8 @@ class Study:
 
     def converted(self, model, calibrated):
         def make(folder, log):
-            extra = ["--calibrate", f"{self.corpus}/calib_text_document"] if calibrated else []
+            extra = ["--calibrate", f"{self.corpus}/calib_text_document", "--calibrate-tokens", CALIBRATION_TOKENS]
+            extra = extra if calibrated else []
             self.call(log, self.farskip, "convert", self.teacher(model), folder, "--connectivity", self.connectivity(model), *extra)
 
         return self.run(f"{model}-{'calibrated' if calibrated else 'untrained'}", make)
@@ -134,20 +138,20 @@ class Study:
                       f"connectivity={self.connectivity(model)}", f"train_data_path={self.corpus}/train_text_document",
                       f"valid_data_path={self.corpus}/valid_text_document", f"train_iters={steps}", f"lr={rate}", f"seed={seed}",
                       f"global_batch_size={batch}", f"micro_batch_size={min(batch, 4)}", f"export={folder}",
-                      f"result={self.out}/runs/{name}.json", *[s.format(corpus=self.corpus) for s in SETTINGS[contender]])
+                      f"result={self.out}/runs/{name}.json", *[setting.format(calibration_tokens=min(CALIBRATION_TOKENS, steps * batch * SEQUENCE))
+                        for setting in SETTINGS[contender]])
 
         return self.run(name, make)
 
     def trials(self, model, contender, budget):
-        sequences = int(self.teacher_tokens(model) * budget) // SEQUENCE
-        batches = self.batches(sequences)
+        batches = self.batches(int(self.teacher_tokens(model) * budget) // SEQUENCE)
         return [(rate, batch) for rate in RATES[contender] for batch in (batches if contender == "paper" else batches[:1])]
 
     def chosen(self, model, contender, budget):
-        """The trial whose own term is lowest on the validation part."""
-        figure = "loss" if contender == "sft" else "kl"
-        return min(self.trials(model, contender, budget),
-                   key=lambda t: self.figures(self.distilled(model, contender, budget, *t, seed=1), "valid")["valid"][figure])
+        """The trial whose KL on the validation part is lowest; of sft the paper's."""
+        tried = "paper" if contender == "sft" else contender
+        return min(self.trials(model, tried, budget),
+                   key=lambda t: self.figures(self.distilled(model, tried, budget, *t, seed=1), "valid")["valid"]["kl"])
 
 
 def jobs(study, models, stage):
@@ -158,11 +162,11 @@ def jobs(study, models, stage):
                 yield lambda m=model, make=make: study.figures(make(m), "test")
     for budget in study.budgets:
         for model in models:
-            for contender in RATES:
-                if stage == "sweep":
+            for contender in study.contenders:
+                if stage == "sweep" and contender in RATES:
                     for trial in study.trials(model, contender, budget):
                         yield lambda a=(model, contender, budget, *trial): study.figures(study.distilled(*a, seed=1), "valid")
-                else:
+                elif stage == "seeds":
                     trial = study.chosen(model, contender, budget)
                     for seed in SEEDS:
                         yield lambda a=(model, contender, budget, *trial, seed): study.figures(study.distilled(*a), "test")
@@ -194,10 +198,18 @@ def report(study, models):
         row("untrained", "0", [study.converted(model, False)])
         row("calibrated", "0", [study.converted(model, True)])
         for budget in study.budgets:
-            for contender in RATES:
+            for contender in study.contenders:
                 rate, batch = study.chosen(model, contender, budget)
                 names = [study.distilled(model, contender, budget, rate, batch, seed=s) for s in SEEDS]
                 row(contender, f"{100 * budget:g} %", names, f"{rate:g}, {batch}")
+        lines += ["", "Ours beside the paper's recipe, seed by seed (gap closed, KL):", ""]
+        for budget in study.budgets:
+            both = [[study.figures(study.distilled(model, c, budget, *study.chosen(model, c, budget), seed=s), "test")["test"]
+                     for c in ("ours", "paper")] for s in SEEDS]
+            better = sum(ours["loss"] < paper["loss"] and ours["kl"] < paper["kl"] for ours, paper in both)
+            lines.append(f"- {100 * budget:g} %: better in both in {better} of {len(SEEDS)}: " + "; ".join(
+                f"{(ceiling - o['loss']) / (ceiling - floor):.4f} against {(ceiling - p['loss']) / (ceiling - floor):.4f}, "
+                f"{o['kl']:.4f} against {p['kl']:.4f}" for o, p in both))
         lines.append("")
     (study.out / "report.md").write_text("\n".join(lines))
     print("\n".join(lines))
@@ -209,6 +221,7 @@ def main():
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--models", default="mla,gqa")
     parser.add_argument("--budgets", default="0.01,0.03,0.1", help="shares of the teacher's tokens")
+    parser.add_argument("--contenders", default=",".join(SETTINGS), help="some of them")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--pairs", type=pathlib.Path, help="minimal pairs, BLiMP's JSONL")
     parser.add_argument("--farskip", type=pathlib.Path, default=ROOT / "build/farskip")

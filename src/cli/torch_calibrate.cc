@@ -52,11 +52,13 @@ void tell_plan(const ModelConfig& model, const at::Tensor& tokens, const std::st
 }
 
 void tell(const CalibrationReport& report) {
-  Table table{{"layer", "reader", "damping", "error before", "after"}, {}, ""};
-  for (const auto& reader : report.readers) {
-    table.rows.push_back({std::to_string(reader.layer), reader.attention ? "attention" : "feed-forward",
-                          reader.damping > 0 ? fmt::format("{:g}", reader.damping) : "not mapped",
-                          fmt::format("{:.4f}", reader.identity_error), fmt::format("{:.4f}", reader.error)});
+  Table table{{"layer", "map", "damping", "error before", "after"}, {}, ""};
+  for (const auto& map : report.maps) {
+    table.rows.push_back({std::to_string(map.layer), std::string(to_string(map.site)),
+                          map.num_maps > 1     ? fmt::format("{} of {} mapped", map.num_mapped, map.num_maps)
+                          : map.num_mapped > 0 ? fmt::format("{:g}", map.damping)
+                                               : "not mapped",
+                          fmt::format("{:.4f}", map.identity_error), fmt::format("{:.4f}", map.error)});
   }
   std::printf("%s", render_text(table).c_str());
   std::printf(
@@ -105,12 +107,8 @@ std::map<std::string, at::Tensor> calibrated_tensors(const std::string& in, cons
   }
   nn::ModelWeights weights = parameters.weights();
   std::map<std::string, at::Tensor> tensors;
-  for (const auto& reader : report.readers) {
-    if (reader.damping == 0) continue;
-    nn::LayerWeights& layer = weights.layers[reader.layer];
-    for (const nn::Param* param : reader.attention ? attention_readers(layer) : feed_forward_readers(layer)) {
-      for (auto& [name, tensor] : (*table)[param->id].tensors_of(param->value)) tensors[name] = tensor;
-    }
+  for (const nn::Param* param : report.mapped_weights(weights)) {
+    for (auto& [name, tensor] : (*table)[param->id].tensors_of(param->value)) tensors[name] = tensor;
   }
   return tensors;
 }

@@ -7,53 +7,21 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "distill/linear_map.h"
 #include "distill/tensor_spool.h"
-#include "exec/partial_run.h"
-#include "nn/loss.h"
+#include "distill/walker.h"
 #include "nn/norm.h"
+#include "nn/permute.h"
 
 namespace farskip {
 namespace {
 
-/// One model's graph and what runs it.
-class Walker {
- public:
-  Walker(const ModelConfig& model, const Connectivity& connectivity, const StageMath& math,
-         const Communicators& communicators, const Layout& layout)
-      : graph_(build_graph(model, connectivity, {Phase::train, layout, 1, Scope::forward})),
-        executor_(graph_, reference_schedule(graph_), math, communicators, {.record_spans = false}) {}
-
-  PartialRun start(const at::Tensor& tokens) {
-    return {executor_, Batch{tokens, at::full_like(tokens, nn::ignored_target), 1}};
-  }
-  NodeId qkv(int layer) const { return graph_.find(0, layer, Pass::forward, Stage::qkv); }
-  /// The first reader of the feed-forward's input.
-  NodeId feed_forward(int layer) const {
-    const NodeId route = graph_.find(0, layer, Pass::forward, Stage::route);
-    return route != no_node ? route : graph_.find(0, layer, Pass::forward, Stage::dense);
-  }
-  NodeId loss() const { return graph_.find(0, graph_.num_layers(), Pass::forward, Stage::loss); }
-  /// What `node` reads first.
-  const at::Tensor& input(const PartialRun& run, NodeId node) const { return run.value(graph_.node(node).reads[0]); }
-
- private:
-  StageGraph graph_;
-  Executor executor_;
-};
-
-/// Sums of Agreement over the tokens of a chunk.
-void add(Agreement& sum, const at::Tensor& teacher_logits, const at::Tensor& student_logits) {
-  constexpr int64_t rows_at_once = 256;  // of fp32 copies
-  const at::Tensor teacher = teacher_logits.flatten(0, 1), student = student_logits.flatten(0, 1);
-  for (int64_t begin = 0; begin < teacher.size(0); begin += rows_at_once) {
-    const int64_t num = std::min(rows_at_once, teacher.size(0) - begin);
-    const at::Tensor p = at::log_softmax(teacher.narrow(0, begin, num).to(at::kFloat), -1);
-    const at::Tensor q = at::log_softmax(student.narrow(0, begin, num).to(at::kFloat), -1);
-    sum.kl += (p.exp() * (p - q)).sum(at::kDouble).item<double>();
-    sum.top1 += p.argmax(-1).eq(q.argmax(-1)).sum().item<double>();
-    sum.num_tokens += static_cast<double>(num);
-  }
+/// Bytes of the statistics of one map, fitted and held out.
+double statistics_bytes(double hidden_size, double num_parts) {
+  return 2 * 8 * hidden_size * hidden_size * (num_parts * num_parts + num_parts);
 }
+
+at::Tensor rows(const at::Tensor& value) { return value.flatten(0, -2); }
 
 class Calibration {
  public:
@@ -64,6 +32,7 @@ class Calibration {
         options_(options),
         world_(*communicators.world),
         weights_(parameters.weights()),
+        expert_rank_(parameters.options().expert_rank),
         math_(model, weights_, tokens.size(1), {.expert_ranks = layout.ep}),
         teacher_(model, teacher, math_, communicators, layout),
         student_(model, student, math_, communicators, layout),
@@ -85,20 +54,25 @@ class Calibration {
       if (chunk.held_out) compare(teacher_.start(chunk.tokens), student_.start(chunk.tokens), report_.before);
     }
     for (Chunk& chunk : chunks_) {
-      chunk.teacher.push_back(teacher_.start(chunk.tokens));
-      chunk.student.push_back(student_.start(chunk.tokens));
+      chunk.runs.push_back(teacher_.start(chunk.tokens));
+      chunk.runs.push_back(student_.start(chunk.tokens));
     }
     for (int k = 0; k < model_.num_layers(); ++k) {
-      map_attention(k);
-      map_feed_forward(k);
+      map_attention_input(k);
+      map_outputs(k, MapSite::attention_output);
+      map_feed_forward_input(k);
+      if (experts_have_maps(k)) {
+        for (int round = 0; round < options_.expert_rounds; ++round) map_expert_outputs(k);
+      }
+      map_outputs(k, MapSite::feed_forward_output);
       if (options_.on_progress) options_.on_progress(k + 1);
     }
+    map_head_input();
     for (Chunk& chunk : chunks_) {
-      if (chunk.held_out) compare(std::move(chunk.teacher[0]), std::move(chunk.student[0]), report_.after);
-      chunk.teacher.clear();
-      chunk.student.clear();
+      if (chunk.held_out) compare(std::move(chunk.teacher()), std::move(chunk.student()), report_.after);
+      chunk.runs.clear();
     }
-    for (Agreement* sum : {&report_.before, &report_.after}) finish(*sum);
+    for (Agreement* sum : {&report_.before, &report_.after}) *sum = mean_over_tokens(*sum, world_);
     return std::move(report_);
   }
 
@@ -106,7 +80,11 @@ class Calibration {
   struct Chunk {
     at::Tensor tokens;
     bool held_out;
-    std::vector<PartialRun> teacher = {}, student = {};  ///< one each, while they are under way
+    std::vector<PartialRun> runs = {};  ///< the teacher's and the student's, while they are under way
+    at::Tensor missing = {};        ///< [T, D]: the teacher's residual stream less the student's, as far as both are
+    at::Tensor teacher_input = {};  ///< [T, D]: of the feed-forward whose experts are mapped next
+    PartialRun& teacher() { return runs[0]; }
+    PartialRun& student() { return runs[1]; }
   };
 
   void cut(const at::Tensor& tokens, int64_t at_once, bool held_out) {
@@ -114,95 +92,288 @@ class Calibration {
   }
 
   at::Tensor normed(const at::Tensor& view, const nn::Param& norm) const {
-    const at::NoGradGuard no_grad;
     return nn::rms_norm(view, norm, model_.rms_norm_eps, nullptr);
   }
 
-  /// Statistics of one reader, of the tokens to fit and of those held out.
-  struct Both {
-    InputStatistics fitted, held_out;
-    InputStatistics& of(const Chunk& chunk) { return chunk.held_out ? held_out : fitted; }
-  };
-  Both statistics() const { return {InputStatistics(model_.hidden_size), InputStatistics(model_.hidden_size)}; }
+  bool experts_have_maps(int k) const {
+    const double bytes = static_cast<double>(model_.num_experts) * statistics_bytes(static_cast<double>(width()), 1);
+    return model_.is_moe(k) && student_.permute(k) != no_node && bytes <= options_.max_expert_bytes;
+  }
+  int64_t width() const { return model_.hidden_size; }
 
-  void map_attention(int k) {
-    Both sums = statistics();
+  /// Statistics of one map, of the tokens to fit and of those held out.
+  struct Both {
+    MapStatistics fitted, held_out;
+    explicit Both(int64_t width, int64_t num_parts = 1) : fitted(width, num_parts), held_out(width, num_parts) {}
+    MapStatistics& of(const Chunk& chunk) { return chunk.held_out ? held_out : fitted; }
+  };
+
+  ChosenMap choose(Both& sums) {
+    for (MapStatistics* part : {&sums.fitted, &sums.held_out}) {
+      if (world_.size() > 1) part->unpack(world_.all_reduce(part->packed(), "calibration statistics").await());
+    }
+    return choose_map(sums.fitted, sums.held_out, options_.dampings);
+  }
+
+  /// Maps the weights of a site where that helps. Returns the map, cut into those of the parts.
+  std::vector<at::Tensor> map(int k, MapSite site, Both& sums) {
+    const ChosenMap chosen = choose(sums);
+    report_.fitted_tokens = sums.fitted.num_tokens;
+    if (chosen.agrees()) return {};
+    report_.maps.push_back({k, site, 1, chosen.map.defined(), chosen.damping, chosen.identity_error, chosen.error});
+    if (!chosen.map.defined()) return {};
+    std::vector<at::Tensor> maps = chosen.map.split(width(), 1);
+    apply_maps(weights_, k, site, maps);
+    return maps;
+  }
+
+  void map_attention_input(int k) {
+    Both sums(width());
     const nn::Param& norm = weights_.layers[k].input_layernorm;
     for (Chunk& chunk : chunks_) {
-      PartialRun &teacher = chunk.teacher[0], &student = chunk.student[0];
-      teacher.run_before(teacher_.qkv(k));
-      student.run_before(student_.qkv(k));
-      sums.of(chunk).add(normed(student_.input(student, student_.qkv(k)), norm),
-                         normed(teacher_.input(teacher, teacher_.qkv(k)), norm));
+      chunk.teacher().run_before(teacher_.qkv(k));
+      chunk.student().run_before(student_.qkv(k));
+      sums.of(chunk).add(normed(student_.input(chunk.student(), student_.qkv(k)), norm),
+                         normed(teacher_.input(chunk.teacher(), teacher_.qkv(k)), norm));
       // The teacher passes before weights that both have are mapped.
-      teacher.run_before(teacher_.feed_forward(k));
+      chunk.teacher().run_before(teacher_.behind(k, MapSite::attention_output));
       park(chunk);
     }
-    map(k, true, sums, attention_readers(weights_.layers[k]));
+    map(k, MapSite::attention_input, sums);
   }
 
-  void map_feed_forward(int k) {
-    Both sums = statistics();
+  void map_feed_forward_input(int k) {
+    Both sums(width());
     for (Chunk& chunk : chunks_) {
-      PartialRun &teacher = chunk.teacher[0], &student = chunk.student[0];
-      student.run_before(student_.feed_forward(k));
-      sums.of(chunk).add(student_.input(student, student_.feed_forward(k)),
-                         teacher_.input(teacher, teacher_.feed_forward(k)));
-      teacher.run_before(k + 1 < model_.num_layers() ? teacher_.qkv(k + 1) : teacher_.loss());
+      chunk.teacher().run_before(teacher_.feed_forward(k));
+      chunk.student().run_before(student_.feed_forward(k));
+      chunk.teacher_input = rows(teacher_.input(chunk.teacher(), teacher_.feed_forward(k)));
+      sums.of(chunk).add(student_.input(chunk.student(), student_.feed_forward(k)), chunk.teacher_input);
+      chunk.teacher().run_before(teacher_.behind(k, MapSite::feed_forward_output));
       park(chunk);
     }
-    map(k, false, sums, feed_forward_readers(weights_.layers[k]));
+    const std::vector<at::Tensor> maps = map(k, MapSite::feed_forward_input, sums);
+    if (experts_have_maps(k)) {
+      map_expert_inputs(k, maps.empty() ? at::Tensor() : maps[0]);
+    } else if (!maps.empty()) {
+      apply_maps(weights_, k, MapSite::expert_input, maps);
+    }
   }
 
-  void map(int k, bool attention, Both& sums, const std::vector<nn::Param*>& readers) {
-    for (InputStatistics* part : {&sums.fitted, &sums.held_out}) {
-      if (world_.size() > 1) part->unpack(world_.all_reduce(part->packed(), "input statistics").await());
+  /// With the rows sorted by expert: the student's and the teacher's, [N, D].
+  using ExpertPair = std::pair<at::Tensor, at::Tensor>;
+  using ExpertRows = std::function<ExpertPair(Chunk&, const nn::RoutePlan&)>;
+
+  /// Maps each expert on the rows it has when students stand before `stop`, from the map of them all on. Returns the
+  /// maps, undefined where there is none; nothing where all agree.
+  std::vector<at::Tensor> map_experts(int k, MapSite site, NodeId stop, const at::Tensor& of_all,
+                                      const ExpertRows& expert_rows) {
+    std::vector<Both> sums;
+    for (int64_t e = 0; e < model_.num_experts; ++e) {
+      sums.emplace_back(width());
+      if (of_all.defined()) sums.back().fitted.prior = sums.back().held_out.prior = of_all;
     }
-    report_.fitted_tokens = sums.fitted.num_tokens;
-    const ChosenMap chosen = choose_input_map(sums.fitted, sums.held_out, options_.dampings);
-    if (chosen.identity_error < 1e-9) return;
-    report_.readers.push_back({k, attention, chosen.damping, chosen.identity_error, chosen.error});
-    if (!chosen.map.defined()) return;
-    for (const nn::Param* weight : readers) apply_input_map(*weight, chosen.map);
+    for (Chunk& chunk : chunks_) {
+      chunk.student().run_before(stop);
+      const nn::RoutePlan plan = plan_of(chunk, k);
+      const auto [student, teacher] = expert_rows(chunk, plan);
+      for_experts(plan, [&](int64_t e, int64_t begin, int64_t num) {
+        sums[e].of(chunk).add(student.narrow(0, begin, num), teacher.narrow(0, begin, num));
+      });
+      park(chunk);
+    }
+    std::vector<at::Tensor> maps;
+    CalibrationReport::Map sum{k, site, model_.num_experts, 0, 0, 0, 0};
+    double squares = 0;
+    bool agree = true;
+    for (Both& both : sums) {
+      const ChosenMap chosen = choose(both);
+      maps.push_back(chosen.map.defined() ? chosen.map : of_all);
+      sum.num_mapped += chosen.map.defined();
+      sum.identity_error += chosen.identity_error * both.held_out.teacher_squares;
+      sum.error += chosen.error * both.held_out.teacher_squares;
+      squares += both.held_out.teacher_squares;
+      agree = agree && chosen.agrees();
+    }
+    if (agree) return {};
+    sum.identity_error /= squares, sum.error /= squares;
+    report_.maps.push_back(sum);
+    const int64_t num_local = weights_.layers[k].moe.down.value.size(0), first = expert_rank_ * num_local;
+    apply_expert_maps(weights_, k, site, {maps.begin() + first, maps.begin() + first + num_local});
+    return maps;
+  }
+
+  /// Calls `body(expert, first row, number of rows)`.
+  template <typename Body>
+  static void for_experts(const nn::RoutePlan& plan, Body&& body) {
+    const at::Tensor counts = plan.send_counts.flatten();
+    int64_t begin = 0;
+    for (int64_t e = 0; e < counts.numel(); ++e) {
+      const int64_t num = counts.data_ptr<int64_t>()[e];
+      if (num > 0) body(e, begin, num);
+      begin += num;
+    }
+  }
+
+  /// What the student's router has decided; before its rows are summed.
+  nn::RoutePlan plan_of(Chunk& chunk, int k) const {
+    const at::Tensor& ids = chunk.student().value(student_.reads(student_.unpermute(k)).back());
+    return nn::make_route_plan(ids, model_.num_experts, 1);
+  }
+
+  void map_expert_inputs(int k, const at::Tensor& of_all) {
+    const NodeId stop = student_.permute(k);
+    map_experts(k, MapSite::expert_input, stop, of_all, [&](Chunk& chunk, const nn::RoutePlan& plan) -> ExpertPair {
+      const at::Tensor input = rows(student_.input(chunk.student(), stop));
+      return {input.index_select(0, plan.token), chunk.teacher_input.index_select(0, plan.token)};
+    });
+  }
+
+  /// Each of the experts of a token makes up for its share of what the stream would lack behind this layer.
+  void map_expert_outputs(int k) {
+    const NodeId stop = student_.unpermute(k);
+    const std::vector<ValueId>& reads = student_.reads(stop);
+    const auto has_and_wants = [&](Chunk& chunk, const nn::RoutePlan& plan) -> ExpertPair {
+      const PartialRun& student = chunk.student();
+      const at::Tensor returned = student.value(reads[0]);
+      const at::Tensor p = model_.router.weigh_input ? at::Tensor() : student.value(reads[1]);
+      at::Tensor lacking = wanted(chunk, k, MapSite::feed_forward_output) - rows(nn::unpermute(returned, p, plan));
+      if (const auto ids = student_.outputs(k, MapSite::feed_forward_output); ids.size() > 1)
+        lacking = lacking - rows(student.value(ids[1]));
+      const at::Tensor weighed =
+          p.defined() ? returned * p.flatten().index_select(0, plan.order).unsqueeze(-1) : returned;
+      return {weighed, weighed + lacking.index_select(0, plan.token) / static_cast<double>(plan.top_k)};
+    };
+    const auto maps = map_experts(k, MapSite::expert_output, stop, {}, has_and_wants);
+    if (maps.empty()) return;
+    for (Chunk& chunk : chunks_) {
+      const nn::RoutePlan plan = plan_of(chunk, k);
+      const at::Tensor returned = chunk.student().value(reads[0]).clone();
+      for_experts(plan, [&](int64_t e, int64_t begin, int64_t num) {
+        if (!maps[e].defined()) return;
+        const at::Tensor part = returned.narrow(0, begin, num);
+        part.copy_(at::matmul(part, maps[e].t().to(part.scalar_type())));
+      });
+      chunk.student().replace(reads[0], returned);
+      park(chunk);
+    }
+  }
+
+  /// What the student would have to add at `site` for its stream to be the teacher's behind it. [T, D]
+  at::Tensor wanted(Chunk& chunk, int k, MapSite site) {
+    at::Tensor sum = chunk.missing;
+    for (const ValueId id : teacher_.outputs(k, site)) {
+      const at::Tensor added = rows(chunk.teacher().value(id));
+      sum = sum.defined() ? sum + added : added;
+    }
+    return sum;
+  }
+
+  /// What the student adds to the stream is mapped to what it would have to add.
+  void map_outputs(int k, MapSite site) {
+    const std::vector<ValueId> ids = student_.outputs(k, site);
+    Both sums(width(), std::ssize(ids));
+    for (Chunk& chunk : chunks_) {
+      chunk.student().run_before(student_.behind(k, site));
+      std::vector<at::Tensor> parts;
+      for (const ValueId id : ids) parts.push_back(rows(chunk.student().value(id)));
+      sums.of(chunk).add(at::cat(parts, -1), wanted(chunk, k, site));
+      park(chunk);
+    }
+    const std::vector<at::Tensor> maps = map(k, site, sums);
+    for (Chunk& chunk : chunks_) {
+      at::Tensor missing = wanted(chunk, k, site);
+      for (size_t i = 0; i < ids.size(); ++i) {
+        at::Tensor part = chunk.student().value(ids[i]);
+        if (!maps.empty()) {
+          part = at::matmul(part, maps[i].t().to(part.scalar_type()));
+          chunk.student().replace(ids[i], part);
+        }
+        missing = missing - rows(part);
+      }
+      chunk.missing = missing;
+      park(chunk);
+    }
+  }
+
+  void map_head_input() {
+    // Embeddings would change with a head that is tied to them.
+    if (weights_.lm_head.value.is_same(weights_.embed_tokens.value)) return;
+    Both sums(width());
+    for (Chunk& chunk : chunks_) {
+      chunk.teacher().run_before(teacher_.head());
+      chunk.student().run_before(student_.head());
+      sums.of(chunk).add(normed(student_.input(chunk.student(), student_.head()), weights_.norm),
+                         normed(teacher_.input(chunk.teacher(), teacher_.head()), weights_.norm));
+      park(chunk);
+    }
+    teachers_head_ = weights_.lm_head.value.clone();
+    map(model_.num_layers(), MapSite::head_input, sums);
   }
 
   void park(Chunk& chunk) {
-    for (PartialRun* run : {&chunk.teacher[0], &chunk.student[0]}) {
-      run->exchange([&](const at::Tensor& value) { return spool_.keep(value); });
+    for (PartialRun& run : chunk.runs) {
+      run.exchange([&](const at::Tensor& value) { return spool_.keep(value); });
+    }
+    for (at::Tensor* value : {&chunk.missing, &chunk.teacher_input}) {
+      if (value->defined()) *value = spool_.keep(*value);
     }
   }
 
   void compare(PartialRun teacher, PartialRun student, Agreement& sum) {
+    exchange_heads();
     teacher.run_before(teacher_.loss());
+    exchange_heads();
     student.run_before(student_.loss());
-    add(sum, teacher_.input(teacher, teacher_.loss()), student_.input(student, student_.loss()));
+    add_tokens(sum, teacher_.input(teacher, teacher_.loss()), student_.input(student, student_.loss()));
   }
 
-  void finish(Agreement& sum) {
-    at::Tensor sums = at::tensor(std::vector<double>{sum.kl, sum.top1, sum.num_tokens}, at::kDouble);
-    if (world_.size() > 1) sums = world_.all_reduce(sums, "agreement").await();
-    const double num = sums[2].item<double>();
-    sum = {sums[0].item<double>() / num, sums[1].item<double>() / num, num};
+  /// Teacher and student have one set of weights; of the head, which is mapped before the teacher has used it, two.
+  void exchange_heads() {
+    if (!teachers_head_.defined()) return;
+    const at::Tensor other = weights_.lm_head.value.clone();
+    weights_.lm_head.value.copy_(teachers_head_);
+    teachers_head_ = other;
   }
 
   const ModelConfig& model_;
   const CalibrationOptions& options_;
   Transport& world_;
   nn::ModelWeights weights_;
+  const int64_t expert_rank_;
   StageMath math_;
   Walker teacher_, student_;
   TensorSpool spool_;
   std::vector<Chunk> chunks_;
+  at::Tensor teachers_head_;  ///< where the student's has been mapped
   CalibrationReport report_;
 };
 
 }  // namespace
 
+MappedWeights CalibrationReport::mapped_weights(nn::ModelWeights& weights) const {
+  MappedWeights all;
+  const auto add = [&](int64_t layer, MapSite site) {
+    for (const MappedWeights& part : weights_of_parts(weights, layer, site))
+      all.insert(all.end(), part.begin(), part.end());
+  };
+  for (const Map& map : maps) {
+    if (map.num_mapped == 0) continue;
+    add(map.layer, map.site);
+    // Experts without a map of their own have the layer's.
+    if (map.site == MapSite::feed_forward_input) add(map.layer, MapSite::expert_input);
+  }
+  return all;
+}
+
 CalibrationPlan plan_calibration(const ModelConfig& model, int64_t num_tokens) {
   const auto size = static_cast<double>(model.hidden_size);
-  // Two sums of products, of fitted and of held-out tokens, and as much again while a map is made of them; of each
-  // token a few streams of teacher and student.
-  return {8 * size * size * 8, 6 * size * 4 * static_cast<double>(num_tokens)};
+  const double of_experts = static_cast<double>(model.num_experts) * statistics_bytes(size, 1);
+  // As much again while a map is made; of each token a few streams of teacher and student, and rows of experts.
+  const double statistics =
+      std::max(2 * statistics_bytes(size, 2), of_experts <= CalibrationOptions{}.max_expert_bytes ? of_experts : 0.0);
+  const auto rows_a_token = static_cast<double>(10 + model.top_k);
+  return {statistics, rows_a_token * size * 4 * static_cast<double>(num_tokens)};
 }
 
 CalibrationReport calibrate(const ModelConfig& model, const Connectivity& teacher, const Connectivity& student,

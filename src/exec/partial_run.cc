@@ -44,6 +44,11 @@ const at::Tensor& PartialRun::value(ValueId id) const {
   return value;
 }
 
+void PartialRun::replace(ValueId id, at::Tensor other) {
+  FARSKIP_CHECK(value(id).sizes() == other.sizes());
+  state_->run.values[id] = std::move(other);
+}
+
 void PartialRun::exchange(const std::function<at::Tensor(const at::Tensor&)>& other) {
   for (at::Tensor& value : state_->run.values) {
     if (value.defined()) value = other(value);

@@ -23,6 +23,8 @@ class PartialRun {
 
   /// A value that is there and still to be read by somebody.
   const at::Tensor& value(ValueId id) const;
+  /// Puts another tensor in place of such a value, before anybody has read it.
+  void replace(ValueId id, at::Tensor other);
   /// Replaces each value that is still to be read by another tensor of the same elements.
   void exchange(const std::function<at::Tensor(const at::Tensor&)>& other);
 

@@ -42,6 +42,11 @@ std::string_view behind_last(std::string_view text, std::string_view mark) {
   return at == std::string_view::npos ? text : text.substr(at + mark.size());
 }
 
+std::string_view behind_first(std::string_view text, std::string_view mark) {
+  const size_t at = text.find(mark);
+  return at == std::string_view::npos ? text : text.substr(at + mark.size());
+}
+
 [[noreturn]] void refuse_role(const std::string& role) { fail("the chat template knows no role \"{}\"", role); }
 
 /// Roles must alternate, the user's first.
@@ -123,6 +128,34 @@ void deepseek_r1_first(Messages messages, const TokenizerConfig& config, bool pr
 }
 void deepseek_r1(Messages messages, const TokenizerConfig& config, bool prompt, Writer& out) {
   deepseek_v3(messages, config, prompt, out, {.drops_thoughts = true, .prompt_behind = "<think>\n"});
+}
+
+/// Without thinking, which these two leave off unless a caller asks. `asks_always`: also where no question is open.
+void deepseek_v3_1(Messages messages, const TokenizerConfig& config, bool prompt, Writer& out, bool asks_always) {
+  constexpr std::string_view asks = "<｜Assistant｜></think>";
+  out.add(config.bos_token + deepseek_system(messages, true));
+  bool is_question = false;
+  for (const auto& [role, content] : messages) {
+    if (role == "user") {
+      out.add("<｜User｜>" + content);
+      is_question = true;
+    } else if (role == "assistant") {
+      if (is_question) out.add(asks);
+      out.target(behind_first(content, "</think>"));
+      out.target("<｜end▁of▁sentence｜>");
+      is_question = false;
+    } else if (role != "system") {
+      refuse_role(role);
+    }
+  }
+  if (prompt && (is_question || asks_always)) out.add(asks);
+}
+
+void deepseek_v3_1_first(Messages messages, const TokenizerConfig& config, bool prompt, Writer& out) {
+  deepseek_v3_1(messages, config, prompt, out, false);
+}
+void deepseek_v3_1_terminus(Messages messages, const TokenizerConfig& config, bool prompt, Writer& out) {
+  deepseek_v3_1(messages, config, prompt, out, true);
 }
 
 /// Kimi-K2; Moonlight's has no tools.
@@ -285,6 +318,9 @@ constexpr KnownChatTemplate kKnown[] = {
     {"DeepSeek-V2", "8aeba567270fa9a8d5372caf4b04affea947c4421d96adc01e3ff94021b0ae8e", deepseek_v2},
     {"DeepSeek-V3", "3b8267e54b67df6500f231ffa969955cc9d26b3444a291ced4eb96ca7d3ca1ea", deepseek_v3_first},
     {"DeepSeek-V3-0324", "22e97ba043dacf9df1f071a9de9d2bb6b0757491f16e96e810834b86e1641286", deepseek_v3_0324},
+    {"DeepSeek-V3.1", "45690185067ea25c073bff2d3e425a45ee2564d2bbf6cdf7d885e139d460b8e0", deepseek_v3_1_first},
+    {"DeepSeek-V3.1-Terminus", "6e50812c1ed791d81930e675021f2524b075f5f23558305b7eef5c030b4c61f2",
+     deepseek_v3_1_terminus},
     {"DeepSeek-R1 (first)", "1546232b56f9c33a5d7fcdc270b0014d67dff9c3df06737f091a4a7dee729c3a", deepseek_r1_first},
     {"DeepSeek-R1", "5b7a90c17faa4288745d78ec7097e9a571a3bb7cddc0ab0282d552bd63c7fb51", deepseek_r1},
     {"Kimi-K2", "0d19c3a601c02d8f788799efcaceee9f0cda955e165b9c137ea9f7198fea4d37", kimi_k2},

@@ -76,6 +76,7 @@ class Trainer {
   /// False where it was asked to end before the last step.
   bool run_steps() {
     double since_log_us = 0;
+    int64_t steps_since_log = 0;
     if (watch_ && first_iteration_ == 0) validate_model(0);
     for (int64_t iteration = first_iteration_; iteration < config_.train_iters; ++iteration) {
       if (stops_early()) break;
@@ -84,14 +85,15 @@ class Trainer {
       step.timeline.title = "measured: " + choice_.schedule().name;
       const double step_ms = (step.end_us - step.begin_us) / 1e3;
       since_log_us += step.end_us - step.begin_us;
+      ++steps_since_log;
       if (std::isfinite(session_.stats().loss)) summary_.losses.emplace_back(iteration + 1, session_.stats().loss);
       rank_times_.add(step);
       if (log_) log_->step(record(iteration, step_ms), session_.stats(), session_.guard().reason());
       heed_guard(iteration);
       if ((iteration + 1) % config_.log_interval == 0) {
-        print_line(iteration, since_log_us / 1e3 / static_cast<double>(config_.log_interval));
+        print_line(iteration, since_log_us / 1e3 / static_cast<double>(steps_since_log));
         report_ranks(iteration);
-        since_log_us = 0;
+        since_log_us = 0, steps_since_log = 0;
       }
       search(iteration, step);
       last_ = std::move(step);

@@ -89,7 +89,7 @@ TEST_F(DistillCommand, CalibrationComesFirstWhereAskedFor) {
     EXPECT_LT(found["calibration"]["kl_after"], found["calibration"]["kl_before"]);
     EXPECT_LT(found["held_out"]["initial"]["kl"], untouched["kl"]);
   }
-  const auto trained = result("calibrate=true calibrate_tokens=2048 --nproc 2 layout=ep=2");
+  const auto trained = result("calibrate=true calibrate_tokens=2048 lr=1.0e-4 --nproc 2 layout=ep=2");
   EXPECT_EQ(trained["calibration"]["accepted"], true);
   EXPECT_LT(trained["held_out"]["initial"]["kl"], untouched["kl"]);
   EXPECT_LT(trained["held_out"]["best"]["kl"], trained["held_out"]["initial"]["kl"]);

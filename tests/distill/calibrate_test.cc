@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <set>
 
 #include "base/error.h"
 #include "model/checkpoint.h"
@@ -69,8 +70,8 @@ class Calibrate : public ::testing::TestWithParam<std::string> {
 
 TEST_P(Calibrate, BringsInputsAndPredictionsNearer) {
   const Outcome mapped = outcome(folder(), "farskip");
-  ASSERT_FALSE(mapped.report.readers.empty());
-  for (const auto& reader : mapped.report.readers) EXPECT_LE(reader.error, reader.identity_error);
+  ASSERT_FALSE(mapped.report.maps.empty());
+  for (const auto& map : mapped.report.maps) EXPECT_LE(map.error, map.identity_error);
   EXPECT_GT(mapped.report.before.kl, 0);
   EXPECT_LT(mapped.report.after.kl, mapped.report.before.kl);
   EXPECT_TRUE(mapped.report.accepted());
@@ -84,10 +85,10 @@ TEST_P(Calibrate, RanksFindTheSameMaps) {
     const Outcome two = outcome(folder(), "farskip", 2, {}, layout);
     EXPECT_NEAR(two.report.after.kl, one.report.after.kl, 1e-3 * one.report.after.kl) << layout;
     EXPECT_NEAR(two.report.before.kl, one.report.before.kl, 1e-4 * one.report.before.kl) << layout;
-    ASSERT_EQ(two.report.readers.size(), one.report.readers.size());
-    for (size_t i = 0; i < one.report.readers.size(); ++i) {
-      EXPECT_EQ(two.report.readers[i].damping, one.report.readers[i].damping) << i;
-      EXPECT_NEAR(two.report.readers[i].error, one.report.readers[i].error, 1e-4) << i;
+    ASSERT_EQ(two.report.maps.size(), one.report.maps.size());
+    for (size_t i = 0; i < one.report.maps.size(); ++i) {
+      EXPECT_EQ(two.report.maps[i].damping, one.report.maps[i].damping) << i;
+      EXPECT_NEAR(two.report.maps[i].error, one.report.maps[i].error, 1e-4) << i;
     }
   }
 }
@@ -109,7 +110,7 @@ INSTANTIATE_TEST_SUITE_P(Families, Calibrate,
 TEST(Calibration, TheSameConnectivityNeedsNoMap) {
   if (!std::filesystem::exists(golden("qwen3_moe"))) GTEST_SKIP();
   const Outcome same = outcome(golden("qwen3_moe"), "standard");
-  EXPECT_TRUE(same.report.readers.empty());
+  EXPECT_TRUE(same.report.maps.empty());
   EXPECT_EQ(same.report.before.kl, 0);
   EXPECT_EQ(same.report.after.kl, 0);
   EXPECT_FALSE(same.report.accepted());
@@ -119,10 +120,34 @@ TEST(Calibration, OnlyReadersBehindTheFirstChangeAreMapped) {
   if (!std::filesystem::exists(golden("deepseek_v3"))) GTEST_SKIP();
   const int64_t num_layers = load_model_config(golden("deepseek_v3")).num_layers();
   const Outcome last = outcome(golden("deepseek_v3"), "last=1");
-  ASSERT_FALSE(last.report.readers.empty());
-  for (const auto& reader : last.report.readers) EXPECT_EQ(reader.layer, num_layers - 1);
+  ASSERT_FALSE(last.report.maps.empty());
+  for (const auto& map : last.report.maps) EXPECT_GE(map.layer, num_layers - 1) << to_string(map.site);
   const Outcome mlp_only = outcome(golden("deepseek_v3"), "mlp-only");
-  EXPECT_FALSE(mlp_only.report.readers.front().attention);
+  EXPECT_EQ(mlp_only.report.maps.front().site, MapSite::feed_forward_input);
+}
+
+// Each kind of map finds its place, and nothing but what the report names has changed.
+TEST(Calibration, WhatTheReportNamesIsWhatHasChanged) {
+  if (!std::filesystem::exists(golden("deepseek_v3"))) GTEST_SKIP();
+  const ModelConfig model = load_model_config(golden("deepseek_v3"));
+  ParameterSet before(std::make_shared<const ParameterTable>(model), {.keep_main = false});
+  load_checkpoint(golden("deepseek_v3"), before);
+  nn::ModelWeights weights = before.weights();
+  for (const double max_expert_bytes : {1e9, 0.0}) {
+    const Outcome after = outcome(golden("deepseek_v3"), "farskip", 1, {.max_expert_bytes = max_expert_bytes});
+    EXPECT_TRUE(after.report.accepted());
+    std::set<MapSite> sites;
+    for (const auto& map : after.report.maps) sites.insert(map.site);
+    EXPECT_EQ(sites.contains(MapSite::expert_input), max_expert_bytes > 0);
+    EXPECT_EQ(sites.contains(MapSite::expert_output), max_expert_bytes > 0);
+    for (const MapSite site : {MapSite::attention_input, MapSite::attention_output, MapSite::feed_forward_input,
+                               MapSite::feed_forward_output, MapSite::head_input})
+      EXPECT_TRUE(sites.contains(site)) << to_string(site);
+    std::set<int> named;
+    for (const nn::Param* param : after.report.mapped_weights(weights)) named.insert(param->id);
+    for (int id = 0; id < before.size(); ++id)
+      EXPECT_EQ(at::equal(before.value(id), after.weights[id]), !named.contains(id)) << id;
+  }
 }
 
 TEST(Calibration, TooLittleTextIsRefused) {
