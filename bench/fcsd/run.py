@@ -23,7 +23,7 @@ What is fixed before any result is seen:
   reported    the first 131,072 tokens of the test part, on which nothing was chosen, and minimal pairs
 
 A run is one thread, so that WORKERS of them go at a time; its model stays in OUT/models, its figures in OUT/runs, and what is
-there is not run again. --stage report writes OUT/report.md.
+there is not run again. --stage report writes OUT/report.md and OUT/report.svg.
 """
 
 import argparse
@@ -37,6 +37,8 @@ import statistics
 import subprocess
 import sys
 import time
+
+import chart
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -147,11 +149,18 @@ class Study:
         batches = self.batches(int(self.teacher_tokens(model) * budget) // SEQUENCE)
         return [(rate, batch) for rate in RATES[contender] for batch in (batches if contender == "paper" else batches[:1])]
 
+    def trial_kl(self, model, contender, budget, trial):
+        return self.figures(self.distilled(model, contender, budget, *trial, seed=1), "valid")["valid"]["kl"]
+
     def chosen(self, model, contender, budget):
         """The trial whose KL on the validation part is lowest; of sft the paper's."""
         tried = "paper" if contender == "sft" else contender
-        return min(self.trials(model, tried, budget),
-                   key=lambda t: self.figures(self.distilled(model, tried, budget, *t, seed=1), "valid")["valid"]["kl"])
+        return min(self.trials(model, tried, budget), key=lambda trial: self.trial_kl(model, tried, budget, trial))
+
+    def seconds(self, name):
+        """How long a distillation took, calibration included; None for models that were not trained."""
+        kept = self.out / "runs" / f"{name}.json"
+        return json.load(open(kept))["seconds"] if kept.exists() else None
 
 
 def jobs(study, models, stage):
@@ -178,40 +187,55 @@ def spread(values):
 
 
 def report(study, models):
-    lines = []
+    lines, charts = [], {}
     for model in models:
         floor, ceiling = (study.figures(name, "test")["test"]["loss"]
                           for name in (study.untouched(model), study.converted(model, False)))
+        curves = charts.setdefault(model, {})
+
+        def gap(test):
+            return (ceiling - test["loss"]) / (ceiling - floor)
 
         def row(way, budget, names, trial=""):
             records = [study.figures(name, "test") for name in names]
             test = [record["test"] for record in records]
-            gap = [(ceiling - t["loss"]) / (ceiling - floor) for t in test]
             pairs = [record["pairs"]["acc"] for record in records if "pairs" in record]
-            lines.append(f"| {way} | {budget} | {trial} | {spread([t['loss'] for t in test])} | {spread(gap)} | "
-                         f"{spread([t['kl'] for t in test])} | {spread([t['top1_agreement'] for t in test])} | "
-                         f"{spread(pairs) if pairs else ''} |")
+            seconds = [study.seconds(name) for name in names if study.seconds(name)]
+            lines.append(f"| {way} | {100 * budget:g} % | {trial} | {spread([t['loss'] for t in test])} | "
+                         f"{spread([gap(t) for t in test])} | {spread([t['kl'] for t in test])} | "
+                         f"{spread([t['top1_agreement'] for t in test])} | {spread(pairs) if pairs else ''} | "
+                         f"{f'{statistics.fmean(seconds):.0f}' if seconds else ''} |")
+            if way != "teacher":
+                curves.setdefault(way, {})[budget] = [t["kl"] for t in test]
 
-        lines += [f"## {model}", "", "| way | budget | lr, batch | loss | gap closed | KL | top-1 agreement | pairs |",
-                  "|---|---|---|---|---|---|---|---|"]
-        row("teacher", "", [study.untouched(model)])
-        row("untrained", "0", [study.converted(model, False)])
-        row("calibrated", "0", [study.converted(model, True)])
+        lines += [f"## {model}", "",
+                  "| way | budget | lr, batch | loss | gap closed | KL | top-1 agreement | pairs | seconds a run |",
+                  "|---|---|---|---|---|---|---|---|---|"]
+        row("teacher", 0, [study.untouched(model)])
+        row("untrained", 0, [study.converted(model, False)])
+        row("calibrated", 0, [study.converted(model, True)])
+        beside, trials = [], []
         for budget in study.budgets:
+            tests = {}
             for contender in study.contenders:
                 rate, batch = study.chosen(model, contender, budget)
                 names = [study.distilled(model, contender, budget, rate, batch, seed=s) for s in SEEDS]
-                row(contender, f"{100 * budget:g} %", names, f"{rate:g}, {batch}")
-        lines += ["", "Ours beside the paper's recipe, seed by seed (gap closed, KL):", ""]
-        for budget in study.budgets:
-            both = [[study.figures(study.distilled(model, c, budget, *study.chosen(model, c, budget), seed=s), "test")["test"]
-                     for c in ("ours", "paper")] for s in SEEDS]
-            better = sum(ours["loss"] < paper["loss"] and ours["kl"] < paper["kl"] for ours, paper in both)
-            lines.append(f"- {100 * budget:g} %: better in both in {better} of {len(SEEDS)}: " + "; ".join(
-                f"{(ceiling - o['loss']) / (ceiling - floor):.4f} against {(ceiling - p['loss']) / (ceiling - floor):.4f}, "
-                f"{o['kl']:.4f} against {p['kl']:.4f}" for o, p in both))
-        lines.append("")
+                row(contender, budget, names, f"{rate:g}, {batch}")
+                tests[contender] = [study.figures(name, "test")["test"] for name in names]
+                if contender in RATES:
+                    trials.append(f"- {contender}, {100 * budget:g} %: " + ", ".join(
+                        f"({rate:g}, {batch}) " + format(study.trial_kl(model, contender, budget, (rate, batch)), ".4f")
+                        for rate, batch in study.trials(model, contender, budget)))
+            if not {"ours", "paper"} <= tests.keys():
+                continue
+            both = list(zip(tests["ours"], tests["paper"]))
+            better = sum(o["loss"] < p["loss"] and o["kl"] < p["kl"] for o, p in both)
+            beside.append(f"- {100 * budget:g} %: better in both in {better} of {len(SEEDS)}: " + "; ".join(
+                f"{gap(o):.4f} against {gap(p):.4f}, {o['kl']:.4f} against {p['kl']:.4f}" for o, p in both))
+        lines += ["", "Ours beside the paper's recipe, seed by seed (gap closed, KL):", "", *beside,
+                  "", "Trials (learning rate, batch) with their KL on the validation part:", "", *trials, ""]
     (study.out / "report.md").write_text("\n".join(lines))
+    chart.draw(study.out / "report.svg", charts)
     print("\n".join(lines))
 
 

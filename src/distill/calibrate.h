@@ -26,7 +26,7 @@ struct CalibrationOptions {
   std::vector<double> dampings = {1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1};
   int expert_rounds = 2;  ///< of expert outputs: those of a token share what they make up for
   /// Where the statistics of all experts of a layer would take more, they share the layer's maps.
-  double max_expert_bytes = 8e9;
+  double max_expert_bytes = 9e9;
   /// Folder for what waits between layers (it is removed from there); empty: it waits in memory.
   std::string spool_folder = {};
   std::function<void(int64_t layers_done)> on_progress = {};
