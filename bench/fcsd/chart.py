@@ -31,7 +31,7 @@ def panel(title, curves, left):
         parts.append(f'<polyline points="{line}" fill="none" stroke="{COLOURS[name]}" stroke-width="1.5"/>')
         for budget, kls in points.items():
             parts += [f'<circle cx="{x(budget):.1f}" cy="{y(kl):.1f}" r="3" fill="{COLOURS[name]}"/>' for kl in kls]
-        parts.append(f'<text x="{left + WIDTH - 90}" y="{TOP + 14 * i + 8}" fill="{COLOURS[name]}">{name}</text>')
+        parts.append(f'<text x="{left + LEFT + 12}" y="{HEIGHT - BOTTOM - 14 * (len(curves) - i) + 8}" fill="{COLOURS[name]}">{name}</text>')
     return parts
 
 
