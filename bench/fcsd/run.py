@@ -19,7 +19,7 @@ What is fixed before any result is seen:
   trials      for each budget the paper's recipe gets 3 learning rates with each of 2 batch sizes, ours 3 learning rates with
               the smaller, seed 1; the lowest KL on the validation part wins, and runs with seeds 1, 2, 3. sft takes
               rate and batch size of the paper's recipe
-  batches     the largest power of two that leaves 500 steps, and half of it (at least one sequence)
+  batches     the largest power of two that leaves 500 steps, and half of it; one and two sequences where that is one
   reported    the first 131,072 tokens of the test part, on which nothing was chosen, and minimal pairs
 
 A run is one thread, so that WORKERS of them go at a time; its model stays in OUT/models, its figures in OUT/runs, and what is

@@ -147,8 +147,9 @@ class Calibration {
     for (Chunk& chunk : chunks_) {
       chunk.teacher().run_before(teacher_.feed_forward(k));
       chunk.student().run_before(student_.feed_forward(k));
-      chunk.teacher_input = rows(teacher_.input(chunk.teacher(), teacher_.feed_forward(k)));
-      sums.of(chunk).add(student_.input(chunk.student(), student_.feed_forward(k)), chunk.teacher_input);
+      const at::Tensor teacher_input = rows(teacher_.input(chunk.teacher(), teacher_.feed_forward(k)));
+      sums.of(chunk).add(student_.input(chunk.student(), student_.feed_forward(k)), teacher_input);
+      chunk.teacher_input = experts_have_maps(k) ? teacher_input : at::Tensor();
       chunk.teacher().run_before(teacher_.behind(k, MapSite::feed_forward_output));
       park(chunk);
     }

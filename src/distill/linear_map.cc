@@ -60,7 +60,8 @@ at::Tensor fit_map(const MapStatistics& statistics, double damping) {
 ChosenMap choose_map(const MapStatistics& fitted, const MapStatistics& held_out, const std::vector<double>& dampings) {
   ChosenMap best;
   best.identity_error = best.error = held_out.relative_error({});
-  if (fitted.num_tokens == 0) return best;
+  // Nothing to fit: an expert without tokens, or one that gives nothing but zeros.
+  if (diagonal_sum(fitted.student_student) == 0) return best;
   if (best.agrees()) return best;
   for (const double damping : dampings) {
     const at::Tensor map = fit_map(fitted, damping);

@@ -34,6 +34,7 @@ void PartialRun::run_before(NodeId node) {
     if (op.node == node) return;
     state_->run.execute(op);
   }
+  FARSKIP_CHECK(node == no_node, "the run had gone past that node");
 }
 
 void PartialRun::finish() { run_before(no_node); }

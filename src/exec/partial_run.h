@@ -16,7 +16,8 @@ class PartialRun {
   ~PartialRun();
   PartialRun(PartialRun&&) noexcept;
 
-  /// Goes on until the first operation of `node` in the schedule. Throws Error as Executor::run.
+  /// Goes on until the first operation of `node` in the schedule. REQUIRES: it is still to come. Throws Error as
+  /// Executor::run.
   void run_before(NodeId node);
   /// Goes on to the end.
   void finish();

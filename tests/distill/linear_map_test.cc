@@ -104,6 +104,13 @@ TEST(LinearMap, NothingIsMappedWhereInputsAgree) {
   EXPECT_EQ(chosen.error, chosen.identity_error);
 }
 
+TEST(LinearMap, NothingIsFittedToNothing) {
+  const MapStatistics other = statistics(noise({64, width}, 30), noise({64, width}, 31));
+  EXPECT_FALSE(choose_map(MapStatistics(width), other, {1e-3}).map.defined());
+  const MapStatistics silent = statistics(at::zeros({64, width}, at::kDouble), noise({64, width}, 32));
+  EXPECT_FALSE(choose_map(silent, silent, {1e-3}).map.defined());
+}
+
 // What only looks like a relation in the fitted tokens is refused.
 TEST(LinearMap, AMapThatDoesNotHelpIsRefused) {
   const at::Tensor student = noise({8, width}, 12), other = noise({4000, width}, 14);
