@@ -128,7 +128,7 @@ std::vector<std::vector<std::string>> compare(const Setting& setting, at::Scalar
       row.push_back(fmt::format("{:.2f} ({:.2f})", median(theirs) / median(t), fastest / percentile(t, 10)));
     row.push_back(fmt::format("{:.1f}", bandwidth / 1e3));
     for (int i = 0; i < 3; ++i) {
-      const auto bytes_read = static_cast<double>(n * nn::row_bytes(ours[i]->stack().format(), k));
+      const auto bytes_read = static_cast<double>(ours[i]->stack().nbytes() / copies);
       row.push_back(fmt::format("{:.0f} %", 100 * bytes_read / percentile(times[i], 10) / bandwidth));
     }
     row.push_back(fmt::format("{:.0f}", 2e-3 * static_cast<double>(m * n * k) / percentile(times[0], 10)));

@@ -26,7 +26,6 @@ Connectivity connectivity_of(const ModelConfig& config, const InferenceModelOpti
 
 nn::Param prepared(const at::Tensor& value, nn::Quantization quantization, bool batch_invariant) {
   nn::Param param;
-  if (quantization == nn::Quantization::none) param.value = value;
   param.prepared = std::make_shared<nn::PreparedWeight>(
       nn::PreparedWeight{nn::InferenceWeight(value, quantization), {.batch_invariant = batch_invariant}});
   return param;

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "nn/packed_weight.h"
 #include "nn/row_products.h"
 #include "nn/tiles.h"
 
@@ -21,6 +22,8 @@ WeightFormat format_for(Quantization quantization, at::ScalarType type) {
 
 bool quantized(WeightFormat format) { return format == WeightFormat::int8 || format == WeightFormat::int4; }
 
+at::ScalarType type_of(WeightFormat format) { return format == WeightFormat::fp32 ? at::kFloat : at::kBFloat16; }
+
 }  // namespace
 
 Quantization parse_quantization(const std::string& text) {
@@ -30,34 +33,37 @@ Quantization parse_quantization(const std::string& text) {
   fail("quantization {}: choose none, int8 or int4", text);
 }
 
-InferenceWeight::InferenceWeight(at::IntArrayRef shape, at::ScalarType dtype, Quantization quantization)
-    : stacked_(shape.size() == 3), format_(format_for(quantization, dtype)) {
+InferenceWeight::InferenceWeight(at::IntArrayRef shape, at::ScalarType dtype, Quantization quantization, bool portable)
+    : stacked_(shape.size() == 3),
+      portable_(portable),
+      packed_(quantization == Quantization::none && !portable && tiles::supported(dtype)),
+      format_(format_for(quantization, dtype)) {
   FARSKIP_CHECK(shape.size() == 2 || shape.size() == 3, "a weight is [N, K] or [E, N, K]");
   num_experts_ = stacked_ ? shape[0] : 1;
   num_rows_ = shape[shape.size() - 2];
   depth_ = shape.back();
+  const PackedShape panels{dtype, num_rows_, depth_};
   storage_ = quantized(format_) ? at::zeros({num_experts_, num_rows_, row_bytes(format_, depth_)}, at::kByte)
+             : packed_          ? at::zeros({num_experts_, panels.rows_held(), panels.row_words()}, at::kInt)
                                 : at::zeros(shape, dtype);
 }
 
-InferenceWeight::InferenceWeight(const at::Tensor& weight, Quantization quantization) {
-  if (quantization == Quantization::none && weight.is_contiguous()) {
-    FARSKIP_CHECK(weight.dim() == 2 || weight.dim() == 3, "a weight is [N, K] or [E, N, K]");
-    format_ = format_of(weight.scalar_type());
-    storage_ = weight.detach();
-    stacked_ = weight.dim() == 3;
-    num_experts_ = stacked_ ? weight.size(0) : 1;
-    num_rows_ = weight.size(-2);
-    depth_ = weight.size(-1);
-    return;
-  }
-  *this = InferenceWeight(weight.sizes(), weight.scalar_type(), quantization);
+InferenceWeight::InferenceWeight(const at::Tensor& weight, Quantization quantization, bool portable)
+    : InferenceWeight(weight.sizes(), weight.scalar_type(), quantization, portable) {
   for (int64_t e = 0; e < num_experts_; ++e) put(stacked_ ? weight[e] : weight, 0, e);
 }
 
-const std::byte* InferenceWeight::row(int64_t expert, int64_t first_row) const {
-  return static_cast<const std::byte*>(storage_.const_data_ptr()) +
-         (expert * num_rows_ + first_row) * row_bytes(format_, depth_);
+WeightRows InferenceWeight::view() const {
+  const PackedShape panels{type_of(format_), num_rows_, depth_};
+  const int64_t row = packed_ ? 4 * panels.row_words() : row_bytes(format_, depth_);
+  return {.format = format_,
+          .packed = packed_,
+          .data = static_cast<std::byte*>(storage_.mutable_data_ptr()),
+          .num_experts = num_experts_,
+          .num_rows = num_rows_,
+          .depth = depth_,
+          .row_stride = row,
+          .expert_stride = row * (packed_ ? panels.rows_held() : num_rows_)};
 }
 
 void InferenceWeight::put(const at::Tensor& rows, int64_t first_row, int64_t expert) {
@@ -67,7 +73,9 @@ void InferenceWeight::put(const at::Tensor& rows, int64_t first_row, int64_t exp
          first_row, expert, num_experts_, num_rows_, depth_);
   }
   if (quantized(format_)) {
-    quantize(rows, format_, const_cast<std::byte*>(row(expert, first_row)));
+    quantize(rows, format_, view().row(expert, first_row));
+  } else if (packed_) {
+    pack_rows({type_of(format_), num_rows_, depth_}, rows, first_row, view().row(expert, 0));
   } else {
     const at::Tensor matrix = stacked_ ? storage_[expert] : storage_;
     matrix.narrow(0, first_row, rows.size(0)).copy_(rows);
@@ -75,12 +83,18 @@ void InferenceWeight::put(const at::Tensor& rows, int64_t first_row, int64_t exp
 }
 
 at::Tensor InferenceWeight::decoded() const {
-  if (!quantized(format_)) return storage_.to(at::kFloat);
+  const WeightRows weight = view();
+  if (!packed_ && !quantized(format_)) return storage_.to(at::kFloat, false, true);
   const at::Tensor out = at::empty({num_experts_, num_rows_, depth_}, at::kFloat);
-  float* data = out.data_ptr<float>();
-  at::parallel_for(0, num_experts_ * num_rows_, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) decode_row(format_, row(0, n), depth_, data + n * depth_);
-  });
+  if (packed_) {
+    for (int64_t e = 0; e < num_experts_; ++e)
+      out[e].copy_(unpacked_rows({type_of(format_), num_rows_, depth_}, weight.row(e, 0)));
+  } else {
+    float* data = out.data_ptr<float>();
+    at::parallel_for(0, num_experts_ * num_rows_, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) decode_row(format_, weight.row(0, n), depth_, data + n * depth_);
+    });
+  }
   return stacked_ ? out : out[0];
 }
 
@@ -100,19 +114,20 @@ at::Tensor InferenceWeight::library_product(const at::Tensor& x, const int64_t* 
 at::Tensor InferenceWeight::product(const at::Tensor& x, const int64_t* offsets, const at::Tensor& bias,
                                     const ProductOptions& options) const {
   if (x.size(-1) != depth_) fail("{} elements a row times a weight of {} x {}", x.size(-1), num_rows_, depth_);
-  if (x.scalar_type() != at::kFloat && (x.scalar_type() != at::kBFloat16 || format_ == WeightFormat::fp32)) {
-    fail("activations of {} times weights of {}; compute in float32, or load the model in bfloat16",
-         c10::toString(x.scalar_type()), c10::toString(storage_.scalar_type()));
+  const bool fits = quantized(format_) ? x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16
+                                       : x.scalar_type() == type_of(format_);
+  if (!fits) {
+    fail("activations of {} times weights of {}: load the model in the type it computes in, float32 or bfloat16",
+         c10::toString(x.scalar_type()), quantized(format_) ? "8 or 4 bits" : c10::toString(type_of(format_)));
   }
   FARSKIP_CHECK(
       !bias.defined() || (bias.numel() == num_rows_ && bias.is_contiguous() && bias.scalar_type() == x.scalar_type()),
       "a bias [N] of the type of x");
-  const bool own_kernel = tiles::supported(x.scalar_type()) || options.portable || options.batch_invariant;
-  if (!own_kernel && format_ == format_of(x.scalar_type())) return library_product(x, offsets, bias);
+  const bool own_kernel = quantized(format_) || packed_ || portable_ || options.batch_invariant;
+  if (!own_kernel) return library_product(x, offsets, bias);
   const at::Tensor rows = x.stride(1) == 1 || depth_ <= 1 ? x : x.contiguous();
   const at::Tensor out = at::empty({x.size(0), num_rows_}, x.options());
-  row_products(out, rows, {format_, row(0, 0), num_experts_, num_rows_, depth_}, offsets, bias,
-               !options.batch_invariant, options.portable);
+  row_products(out, rows, view(), offsets, bias, !options.batch_invariant, portable_);
   return out;
 }
 

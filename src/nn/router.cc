@@ -114,12 +114,12 @@ at::Tensor score_shares(const Routing& routing) { return routing.scores / (routi
 
 Routing route(const Input& x, const Param& router, const at::Tensor& correction_bias, const RouterConfig& config,
               int64_t top_k, WeightGradQueue* queue, const at::Tensor& given) {
-  const int64_t num_experts = router.value.size(0);
-  if (top_k > num_experts) fail("top_k is {}, but there are {} experts: choose at most as many", top_k, num_experts);
   const auto wide = [](const at::Tensor& t) { return t.to(wide_type(t)); };
   Input input = wide(x.value);
   if (x.again) input.again = [wide, again = x.again] { return wide(again()); };
   const at::Tensor logits_TE = linear(input, router, queue);
+  const int64_t num_experts = logits_TE.size(1);
+  if (top_k > num_experts) fail("top_k is {}, but there are {} experts: choose at most as many", top_k, num_experts);
   Routing out;
   out.logits = logits_TE;
   out.scores = config.scoring == Scoring::sigmoid ? nn::sigmoid(logits_TE) : at::softmax(logits_TE, -1);

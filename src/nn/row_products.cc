@@ -10,19 +10,25 @@
 
 #include "base/error.h"
 #include "nn/for_machine.h"
+#include "nn/packed_weight.h"
 #include "nn/tiles.h"
 
 namespace farskip::nn {
 namespace {
 
-/// Calls f(item) for each of [0, num_items), on all threads where it is worth it: each takes the next one when it is
-/// done.
+/// Calls f(item, next item) for each of [0, num_items), on all threads where it is worth it: each takes its next one
+/// when it begins one, so that f can fetch what that needs. Behind a thread's last item comes num_items or more.
 template <typename F>
 void deal(int64_t num_items, bool worth_it, const F& f) {
-  std::atomic<int64_t> next = 0;
   const int64_t num_threads = worth_it ? std::min<int64_t>(at::get_num_threads(), num_items) : 1;
-  at::parallel_for(0, num_threads, 1, [&](int64_t, int64_t) {
-    for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < num_items;) f(item);
+  std::atomic<int64_t> untaken = num_threads;
+  at::parallel_for(0, num_threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t first = begin; first < end; ++first) {
+      for (int64_t item = first, next; item < num_items; item = next) {
+        next = untaken.fetch_add(1, std::memory_order_relaxed);
+        f(item, next);
+      }
+    }
   });
 }
 
@@ -31,7 +37,7 @@ int64_t panel_rows(int64_t bytes_of_row) {
   return std::clamp<int64_t>((1 << 18) / std::max<int64_t>(1, bytes_of_row) / 4 * 4, 4, max_panel_rows);
 }
 
-/// Mean number of rows of an expert from which on packing a weight into tiles is worth it.
+/// Mean number of rows of an expert from which on packing a quantised weight into tiles is worth it.
 constexpr int64_t many_rows = 16;
 
 /// out [num_rows, num_cols] = sums times the scales of their columns.
@@ -46,22 +52,17 @@ void scale_columns(const float* sums, int64_t sums_stride, const float* scales, 
   });
 }
 
-/// The weight's elements as they are multiplied are packed into a panel, which all rows of x share. REQUIRES: no bias.
+/// The weight's elements as they are multiplied are packed into a panel, which all rows of x share. REQUIRES: no bias;
+/// a quantised weight.
 template <typename T>
 void tiled_product(const RowProduct<T>& p) {
-  std::vector<uint32_t> storage, words(tiles::panel_words<T>(p.depth));
+  std::vector<uint32_t> storage;
   const tiles::Left x = tiles::left(tiles::Matrix<T>{p.x, p.num_x, p.depth, p.x_stride, 1}, storage);
-  const auto panel = [&](const T* w, int64_t stride) {
-    return tiles::pack(tiles::Matrix<T>{w, p.depth, p.num_w, 1, stride}, 0, words.data());
-  };
-  if (p.format == format_of(c10::CppTypeToScalarType<T>::value)) {
-    return tiles::multiply<T>(x, panel(reinterpret_cast<const T*>(p.w), p.w_stride / static_cast<int64_t>(sizeof(T))),
-                              p.out, p.out_stride);
-  }
   const int64_t stride = (p.depth + 31) / 32 * 32;
   const auto decoded = std::make_unique_for_overwrite<T[]>(p.num_w * stride);
   decode_weight(p, decoded.get(), stride);
-  const tiles::Panel w = panel(decoded.get(), stride);
+  const auto words = std::make_unique_for_overwrite<uint32_t[]>(tiles::panel_words<T>(p.depth));
+  const tiles::Panel w = tiles::pack(tiles::Matrix<T>{decoded.get(), p.depth, p.num_w, 1, stride}, 0, words.get());
   if (p.format != WeightFormat::int8) return tiles::multiply<T>(x, w, p.out, p.out_stride);
   float scales[tiles::panel_cols];
   for (int64_t n = 0; n < p.num_w; ++n) scales[n] = scale_of_row(p.w + n * p.w_stride, p.depth);
@@ -79,19 +80,33 @@ void products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weig
   }
   const bool wide = !portable && tiles::supported(x.scalar_type());
   const bool many = tiled && wide && !bias.defined() && x.size(0) >= many_rows * static_cast<int64_t>(active.size());
-  const auto kernel = many ? tiled_product<T> : wide ? wide_product<T> : portable_product<T>;
-  const int64_t at_once = many ? tiles::panel_cols : panel_rows(weight.depth * static_cast<int64_t>(sizeof(T)));
+  const auto kernel = weight.packed ? packed_product<T>
+                      : many        ? tiled_product<T>
+                      : wide        ? wide_product<T>
+                                    : portable_product<T>;
+  const int64_t at_once =
+      weight.packed || many ? tiles::panel_cols : panel_rows(weight.depth * static_cast<int64_t>(sizeof(T)));
   const int64_t num_panels = (weight.num_rows + at_once - 1) / at_once;
   const bool worth_it = x.size(0) * weight.num_rows * weight.depth >= 1 << 16;
   const T* bias_data = bias.defined() ? bias.const_data_ptr<T>() : nullptr;
   const T* x_data = x.const_data_ptr<T>();
   T* out_data = out.data_ptr<T>();
-  deal(static_cast<int64_t>(active.size()) * num_panels, worth_it, [&](int64_t item) {
+  const int64_t num_items = static_cast<int64_t>(active.size()) * num_panels;
+  const auto rows_of = [&](int64_t item) { return weight.row(active[item / num_panels], item % num_panels * at_once); };
+  deal(num_items, worth_it, [&](int64_t item, int64_t next) {
     const int64_t expert = active[item / num_panels], first = item % num_panels * at_once, row = offsets[expert];
-    kernel({x_data + row * x.stride(0), x.stride(0), offsets[expert + 1] - row, weight.row(expert, first),
-            row_bytes(weight.format, weight.depth), weight.format, std::min(at_once, weight.num_rows - first),
-            weight.depth, bias_data == nullptr ? nullptr : bias_data + first, out_data + row * out.stride(0) + first,
-            out.stride(0)});
+    kernel({.x = x_data + row * x.stride(0),
+            .x_stride = x.stride(0),
+            .num_x = offsets[expert + 1] - row,
+            .w = rows_of(item),
+            .w_stride = weight.row_stride,
+            .format = weight.format,
+            .num_w = std::min(at_once, weight.num_rows - first),
+            .depth = weight.depth,
+            .bias = bias_data == nullptr ? nullptr : bias_data + first,
+            .out = out_data + row * out.stride(0) + first,
+            .out_stride = out.stride(0),
+            .next = next < num_items ? rows_of(next) : nullptr});
   });
 }
 

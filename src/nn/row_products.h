@@ -1,8 +1,8 @@
 #pragma once
 // Products of the rows of activations with the rows of weights, y = x W^T, as inference needs them: W is read once, as
-// it lies in memory, whether x has one row or many. An element of the result is a sum of 16 interleaved partial sums
-// over K, in fp32, which are then added by halves. So its bits depend on its two rows alone, not on how many others
-// there are, nor on threads.
+// it lies in memory, whether x has one row or many. Packed weights are multiplied by tiles (nn/packed_weight.h). Of
+// others, an element of the result is a sum of 16 interleaved partial sums over K, in fp32, which are then added by
+// halves. Either way its bits depend on its two rows alone, not on how many others there are, nor on threads.
 
 #include <ATen/core/Tensor.h>
 
@@ -10,15 +10,16 @@
 
 namespace farskip::nn {
 
-/// Experts' matrices [N, K], row behind row, expert behind expert.
+/// Experts' matrices [N, K].
 struct WeightRows {
   WeightFormat format;
-  const std::byte* data;
+  bool packed;
+  std::byte* data;
   int64_t num_experts, num_rows, depth;
+  int64_t row_stride, expert_stride;  ///< in bytes
 
-  const std::byte* row(int64_t expert, int64_t index) const {
-    return data + (expert * num_rows + index) * row_bytes(format, depth);
-  }
+  /// Of packed ones `index` is the first one of a panel.
+  std::byte* row(int64_t expert, int64_t index) const { return data + expert * expert_stride + index * row_stride; }
 };
 
 inline constexpr int64_t max_panel_rows = 64;
@@ -35,26 +36,28 @@ struct RowProduct {
   const T* bias;  ///< [num_w], or null
   T* out;         ///< [num_x, num_w]
   int64_t out_stride;
-  const float* scales = nullptr;  ///< [num_w] of the sums, for wide_product itself
+  const float* scales = nullptr;    ///< [num_w] of the sums, for wide_product itself
+  const std::byte* next = nullptr;  ///< the rows of the weight that come next, for packed_product
 };
 
 /// On any processor.
 template <typename T>
 void portable_product(const RowProduct<T>& product);
 
-/// With 512-bit vectors. REQUIRES: tiles::supported() of T.
+/// With 512-bit vectors. REQUIRES: tiles::supported() of T; a quantised weight.
 template <typename T>
 void wide_product(const RowProduct<T>& product);
 
 /// The rows of the product's weight in T, row n at out + n * stride; those of int8 without their scales. What stands
-/// behind a row's end is written up to a multiple of 32 elements. REQUIRES: tiles::supported() of T.
+/// behind a row's end is written up to a multiple of 32 elements. REQUIRES: tiles::supported() of T; a quantised
+/// weight.
 template <typename T>
 void decode_weight(const RowProduct<T>& product, T* out, int64_t stride);
 
 /// out [M, N]: out[m] = W_e x[m] + bias for the rows offsets[e] <= m < offsets[e+1] of each expert. Panels of the
 /// weights of experts that have rows are dealt among threads. x [M, K] with dense rows; bias [N] or undefined; all
-/// three of one type. `tiled`: experts with many rows may use tiles, whose sums have another order. `portable`:
-/// although the processor has wider vectors.
+/// three of one type. `tiled`: quantised experts with many rows may be decoded into tiles, whose sums have another
+/// order. `portable`: although the processor has wider vectors.
 void row_products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weight, const int64_t* offsets,
                   const at::Tensor& bias, bool tiled, bool portable);
 

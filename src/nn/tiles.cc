@@ -50,14 +50,21 @@ FARSKIP_WIDE inline void put(Out* out, __mmask16 mask, __m512 value, bool add) {
   }
 }
 
+/// Bytes that a block fetches while it computes: `step` of them for each inner index.
+struct Ahead {
+  const char* bytes;
+  int64_t step;
+};
+
 /// R rows times 16 C columns.
 template <typename T, typename Out, int R, int C>
-FARSKIP_WIDE void block(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool add) {
+FARSKIP_WIDE void block(const Left& a, const Panel& b, Ahead ahead, Out* out, int64_t row_stride, bool add) {
   __m512 acc[R][C];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) acc[r][c] = _mm512_setzero_ps();
   const uint32_t *word = a.words, *column = b.words;
-  for (int64_t k = 0; k < a.depth; ++k, word += a.depth_stride, column += 16 * C) {
+  for (int64_t k = 0; k < a.depth; ++k, word += a.depth_stride, column += 16 * C, ahead.bytes += ahead.step) {
+    _mm_prefetch(ahead.bytes, _MM_HINT_T1);
     __m512i factor[C];
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) factor[c] = _mm512_loadu_si512(column + 16 * c);
@@ -78,22 +85,26 @@ FARSKIP_WIDE void block(const Left& a, const Panel& b, Out* out, int64_t row_str
 
 template <typename T, typename Out, int C>
 void columns(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool add) {
+  // Each block fetches its share of the next panel, up to a line for each inner index.
+  const int64_t num_blocks = std::max<int64_t>(1, (a.rows + max_rows - 1) / max_rows);
+  Ahead ahead{reinterpret_cast<const char*>(b.next == nullptr ? b.words : b.next),
+              b.next == nullptr ? 0 : std::min<int64_t>(64, (64 * C + num_blocks - 1) / num_blocks)};
   int64_t m = 0;
-  for (; m + max_rows <= a.rows; m += max_rows)
-    block<T, Out, max_rows, C>(a.rows_from(m), b, out + m * row_stride, row_stride, add);
+  for (; m + max_rows <= a.rows; m += max_rows, ahead.bytes += ahead.step * a.depth)
+    block<T, Out, max_rows, C>(a.rows_from(m), b, ahead, out + m * row_stride, row_stride, add);
   const Left rest = a.rows_from(m);
   out += m * row_stride;
   switch (rest.rows) {
     case 1:
-      return block<T, Out, 1, C>(rest, b, out, row_stride, add);
+      return block<T, Out, 1, C>(rest, b, ahead, out, row_stride, add);
     case 2:
-      return block<T, Out, 2, C>(rest, b, out, row_stride, add);
+      return block<T, Out, 2, C>(rest, b, ahead, out, row_stride, add);
     case 3:
-      return block<T, Out, 3, C>(rest, b, out, row_stride, add);
+      return block<T, Out, 3, C>(rest, b, ahead, out, row_stride, add);
     case 4:
-      return block<T, Out, 4, C>(rest, b, out, row_stride, add);
+      return block<T, Out, 4, C>(rest, b, ahead, out, row_stride, add);
     case 5:
-      return block<T, Out, 5, C>(rest, b, out, row_stride, add);
+      return block<T, Out, 5, C>(rest, b, ahead, out, row_stride, add);
   }
 }
 

@@ -51,9 +51,10 @@ inline constexpr int64_t panel_cols = 64;
 struct Panel {
   const uint32_t* words;
   int64_t cols, width, depth;
+  const uint32_t* next = nullptr;  ///< a panel that is multiplied with soon: fetched into the cache meanwhile
 
   /// Without the first `begin` words of each column.
-  Panel from_depth(int64_t begin) const { return {words + begin * width, cols, width, depth - begin}; }
+  Panel from_depth(int64_t begin) const { return {words + begin * width, cols, width, depth - begin, next}; }
 };
 
 /// Words that a panel of an inner size takes at most.

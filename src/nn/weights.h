@@ -17,7 +17,7 @@ struct PreparedWeight;
 struct Param {
   at::Tensor value;
   int id = -1;
-  /// For inference: products with it go through this, and a quantised parameter has no value (nn/inference_weight.h).
+  /// For inference: products with it go through this, and there is no value (nn/inference_weight.h).
   std::shared_ptr<const PreparedWeight> prepared = nullptr;
   bool defined() const { return value.defined() || prepared; }
 };

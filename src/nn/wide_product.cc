@@ -39,8 +39,6 @@ FARSKIP_WIDE inline __m512i masked_load(const at::BFloat16* p, __mmask32 mask) {
 FARSKIP_WIDE inline __m512i masked(__m512i vector, __mmask16 mask) { return _mm512_maskz_mov_epi32(mask, vector); }
 FARSKIP_WIDE inline __m512i masked(__m512i vector, __mmask32 mask) { return _mm512_maskz_mov_epi16(mask, vector); }
 
-FARSKIP_WIDE inline __m512i widened(__m256i bf16) { return _mm512_slli_epi32(_mm512_cvtepu16_epi32(bf16), 16); }
-
 /// sum + a b, lane by lane; of bf16 a lane is a pair of neighbours.
 template <typename T>
 FARSKIP_WIDE inline __m512 fused(__m512 sum, __m512i a, __m512i b) {
@@ -78,17 +76,6 @@ template <>
 struct Reader<WeightFormat::fp32, float> : OwnReader<float> {};
 template <>
 struct Reader<WeightFormat::bf16, at::BFloat16> : OwnReader<at::BFloat16> {};
-
-template <>
-struct Reader<WeightFormat::bf16, float> {
-  static constexpr int64_t vector_bytes = 32;
-  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i) {
-    return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + 32 * i)));
-  }
-  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i, __mmask16 mask) {
-    return widened(_mm256_maskz_loadu_epi16(mask, row + 32 * i));
-  }
-};
 
 /// The 16 numbers that a block's elements are among.
 FARSKIP_WIDE inline __m512 numbers(const Int4Block& block) {
@@ -275,7 +262,7 @@ FARSKIP_WIDE void decode_rows(const RowProduct<T>& p, T* out, int64_t stride) {
 
 template <WeightFormat format, typename T>
 void multiply_decoded(const RowProduct<T>& p) {
-  if (format == own_format<T> || p.num_x <= max_rows) return multiply<format>(p);
+  if (p.num_x <= max_rows) return multiply<format>(p);
   const int64_t stride = (p.depth + lanes<T> - 1) / lanes<T> * lanes<T>;
   const auto decoded = std::make_unique_for_overwrite<T[]>(p.num_w * stride);
   decode_rows<format>(p, decoded.get(), stride);
@@ -291,9 +278,7 @@ void multiply_decoded(const RowProduct<T>& p) {
 template <typename T>
 void decode_weight(const RowProduct<T>& p, T* out, int64_t stride) {
   if (p.format == WeightFormat::int8) return decode_rows<WeightFormat::int8>(p, out, stride);
-  if (p.format == WeightFormat::int4) return decode_rows<WeightFormat::int4>(p, out, stride);
-  if (p.format == own_format<T>) return decode_rows<own_format<T>>(p, out, stride);
-  if constexpr (std::is_same_v<T, float>) return decode_rows<WeightFormat::bf16>(p, out, stride);
+  decode_rows<WeightFormat::int4>(p, out, stride);
 }
 
 template <typename T>
@@ -305,9 +290,7 @@ void wide_product(const RowProduct<T>& p) {
     scaled.scales = scales;
     return multiply_decoded<WeightFormat::int8>(scaled);
   }
-  if (p.format == WeightFormat::int4) return multiply_decoded<WeightFormat::int4>(p);
-  if (p.format == own_format<T>) return multiply_decoded<own_format<T>>(p);
-  if constexpr (std::is_same_v<T, float>) return multiply_decoded<WeightFormat::bf16>(p);
+  multiply_decoded<WeightFormat::int4>(p);
 }
 
 #else

@@ -40,9 +40,10 @@ class Products : public testing::TestWithParam<ProductCase> {
   double bound() const { return GetParam().x == at::kFloat ? 2e-6 : 5e-3; }
   at::Tensor x(at::IntArrayRef shape, uint64_t seed) const { return random(shape, seed).to(GetParam().x); }
   InferenceWeight weight(at::IntArrayRef shape, uint64_t seed) const {
-    return InferenceWeight(random(shape, seed, 0.05).to(GetParam().weight), GetParam().quantization);
+    return InferenceWeight(random(shape, seed, 0.05).to(GetParam().weight), GetParam().quantization,
+                           GetParam().portable);
   }
-  ProductOptions options() const { return {.batch_invariant = true, .portable = GetParam().portable}; }
+  ProductOptions options() const { return {.batch_invariant = true}; }
 };
 
 /// Every remainder of rows, columns and inner sizes.
@@ -105,7 +106,7 @@ TEST_P(Products, OfExperts) {
 
 /// Without batch_invariant many rows may be multiplied otherwise: the same product within rounding.
 TEST_P(Products, OfManyRows) {
-  const ProductOptions fast{.portable = GetParam().portable};
+  const ProductOptions fast;
   for (const int64_t k : {256, 77}) {
     const InferenceWeight w = weight({300, k}, 1);
     const at::Tensor rows = x({200, k}, 2), bias = x({300}, 3), exact = exact_product(rows, w);
@@ -117,7 +118,7 @@ TEST_P(Products, OfManyRows) {
 TEST_P(Products, OfManyRowsOfExperts) {
   const InferenceWeight w = weight({3, 100, 77}, 1);
   const at::Tensor rows = x({90, 77}, 2);
-  const at::Tensor y = w.multiply_experts(rows, at::tensor({0L, 70L, 71L, 90L}), {.portable = GetParam().portable});
+  const at::Tensor y = w.multiply_experts(rows, at::tensor({0L, 70L, 71L, 90L}));
   for (int64_t e = 0, first = 0; const int64_t end : {70, 71, 90}) {
     EXPECT_LT(relative_distance(y.slice(0, first, end), exact_product(rows.slice(0, first, end), w, e++)), bound());
     first = end;
@@ -146,7 +147,6 @@ std::vector<ProductCase> product_cases() {
       for (const auto quantization : {Quantization::int8, Quantization::int4})
         all.push_back({x, at::kBFloat16, quantization, portable});
     }
-    all.push_back({at::kFloat, at::kBFloat16, Quantization::none, portable});
   }
   return all;
 }
@@ -161,26 +161,47 @@ std::string product_name(const testing::TestParamInfo<ProductCase>& info) {
 
 INSTANTIATE_TEST_SUITE_P(Types, Products, testing::ValuesIn(product_cases()), product_name);
 
-TEST(InferenceWeight, IsTheTensorItselfWhereNotQuantised) {
-  const at::Tensor weight = random({3, 8, 16}, 1).to(at::kBFloat16);
-  const InferenceWeight w(weight);
-  weight[1][2][3] = 7;
-  EXPECT_EQ(w.decoded()[1][2][3].item<float>(), 7);
-  EXPECT_EQ(w.nbytes(), 3 * 8 * 16 * 2);
+TEST(InferenceWeight, KeepsEveryElementWhereNotQuantised) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    for (const bool portable : {false, true}) {
+      for (const int64_t n : {1, 16, 80, 130}) {
+        for (const int64_t k : {1, 15, 64, 77}) {
+          const at::Tensor weight = random({3, n, k}, 1).to(type);
+          const InferenceWeight w(weight, Quantization::none, portable);
+          EXPECT_EQ(w.packed(), !portable && tiles::supported(type));
+          EXPECT_BITS_EQUAL(w.decoded(), weight.to(at::kFloat));
+        }
+      }
+    }
+  }
+  EXPECT_EQ(InferenceWeight(at::zeros({3, 80, 16})).nbytes(), 3 * 80 * 16 * 4);
+}
+
+/// Packed weights give the same bits for a row whatever is beside it, asked to or not.
+TEST(InferenceWeight, PackedIsBatchInvariantAnyway) {
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    if (!tiles::supported(type)) continue;
+    const InferenceWeight w(random({300, 77}, 1).to(type));
+    const at::Tensor x = random({90, 77}, 2).to(type), bias = random({300}, 3).to(type), y = w.multiply(x, bias);
+    for (const int64_t num : {1, 5, 31, 64})
+      EXPECT_BITS_EQUAL(w.multiply(x.narrow(0, 7, num), bias), y.narrow(0, 7, num));
+  }
 }
 
 TEST(InferenceWeight, IsAssembledFromPieces) {
-  const at::Tensor weight = random({4, 24, 40}, 1).to(at::kBFloat16);
-  for (const auto quantization : {Quantization::none, Quantization::int8, Quantization::int4}) {
-    InferenceWeight pieces({4, 24, 40}, at::kBFloat16, quantization);
-    for (int64_t e = 3; e >= 0; --e) {
-      pieces.put(weight[e].slice(0, 10, 24), 10, e);
-      pieces.put(weight[e].slice(0, 0, 10), 0, e);
+  const at::Tensor weight = random({4, 150, 40}, 1).to(at::kBFloat16);
+  for (const auto type : {at::kBFloat16, at::kFloat}) {
+    for (const auto quantization : {Quantization::none, Quantization::int8, Quantization::int4}) {
+      InferenceWeight pieces({4, 150, 40}, type, quantization);
+      for (int64_t e = 3; e >= 0; --e) {
+        for (const auto& [first, end] : {std::pair(10, 140), {140, 150}, {0, 10}})
+          pieces.put(weight[e].slice(0, first, end), first, e);
+      }
+      EXPECT_BITS_EQUAL(pieces.decoded(), InferenceWeight(weight.to(type), quantization).decoded());
+      InferenceWeight matrix({150, 40}, type, quantization);
+      matrix.put(weight[2]);
+      EXPECT_BITS_EQUAL(matrix.decoded(), pieces.decoded()[2]);
     }
-    EXPECT_BITS_EQUAL(pieces.decoded(), InferenceWeight(weight, quantization).decoded());
-    InferenceWeight matrix({24, 40}, at::kBFloat16, quantization);
-    matrix.put(weight[2]);
-    EXPECT_BITS_EQUAL(matrix.decoded(), pieces.decoded()[2]);
   }
 }
 
