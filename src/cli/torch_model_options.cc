@@ -19,8 +19,7 @@ void add_model_options(CLI::App& command, ModelArguments& arguments) {
       ->capture_default_str()
       ->check(CLI::IsMember({"none", "int8", "int4"}));
   command.add_option("--connectivity", arguments.connectivity, "Another than the checkpoint's own");
-  command.add_flag("--batch-invariant", arguments.batch_invariant,
-                   "The same bits whatever other prompts are there");
+  command.add_flag("--batch-invariant", arguments.batch_invariant, "The same bits whatever other prompts are there");
 }
 
 InferenceModel load_model(const ModelArguments& arguments, const Layout& layout, int rank) {
