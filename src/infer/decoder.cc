@@ -257,11 +257,10 @@ at::Tensor Decoder::read(int64_t sequence, std::span<const int32_t> tokens) {
 
 void with_decoder(const InferenceModel& model, const DecoderOptions& options,
                   const std::function<void(Decoder&)>& body) {
-  run_ranks(1, [&](World& world) {
-    const Communicators communicators = Communicators::make(world, {});
-    Decoder decoder(model, communicators, options);
-    body(decoder);
-  });
+  const Worlds worlds = make_loopback(1);
+  const Communicators communicators = Communicators::make(*worlds.front(), {});
+  Decoder decoder(model, communicators, options);
+  body(decoder);
 }
 
 }  // namespace farskip

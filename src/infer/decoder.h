@@ -138,7 +138,9 @@ class Decoder {
   int64_t next_sequence_ = 0;
 };
 
-/// Calls `body` once with a decoder on this process alone.
+/// Calls `body` once with a decoder on this process alone, on the calling thread, which is better the one that loaded
+/// the model: OpenMP keeps a team of workers for each thread that has divided work, and once there are more workers
+/// than cores they sleep between regions instead of spinning.
 void with_decoder(const InferenceModel& model, const DecoderOptions& options,
                   const std::function<void(Decoder&)>& body);
 

@@ -78,8 +78,10 @@ void InferenceModel::fill(const ParameterTable& table, const InferenceModelOptio
     place(info, value, options);
     on_parameter();
   }
-  if (table.tied())
+  if (table.tied()) {
     weights_.lm_head = prepared(weights_.embed_tokens.value, nn::Quantization::none, options.batch_invariant);
+    weight_bytes_ += num_bytes(weights_.lm_head);
+  }
 }
 
 InferenceModel::InferenceModel(const std::string& folder, const InferenceModelOptions& options)

@@ -128,7 +128,8 @@ class HttpServer::Impl : private httplib::Server {
     set_keep_alive_max_count(1 << 20);  // it only says so; there is no such limit
     set_pre_routing_handler([this](const auto& request, auto& response) { return before_body(request, response); });
     set_error_handler([this](const auto& request, auto& response) { explain(request, response); });
-    set_logger([this](const auto& request, const auto& response) {
+    // Before it is sent, so that who has the answer finds it counted.
+    set_post_routing_handler([this](const auto& request, auto& response) {
       answered_(known_method(request.method), known_path(request.path), response.status);
     });
     for (const HttpRoute& route : routes_) {

@@ -14,9 +14,7 @@ namespace farskip {
 Worlds make_loopback(int num_ranks, const TransportOptions& options = {});
 
 /// Runs body(world) on one thread per world and joins them. The first exception aborts the other ranks' collectives and
-/// is rethrown. Intra-op threads are divided among the ranks meanwhile (at least one each). A single world runs on the
-/// calling thread: OpenMP keeps a team of workers for each thread that has divided work, and once there are more of
-/// these than cores they sleep between regions instead of spinning.
+/// is rethrown. Intra-op threads are divided among the ranks meanwhile (at least one each).
 void run_ranks(Worlds& worlds, const std::function<void(World&)>& body);
 
 /// The same over a fresh loopback.

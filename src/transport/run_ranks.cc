@@ -16,30 +16,23 @@ void run_ranks(Worlds& worlds, const std::function<void(World&)>& body) {
   const int per_rank = std::max(1, num_threads / static_cast<int>(worlds.size()));
   std::mutex mutex;
   std::exception_ptr first;
-  const auto run = [&](World& world) {
-    try {
-      body(world);
-    } catch (const std::exception& error) {
-      {
-        const std::lock_guard lock(mutex);
-        if (!first) first = std::current_exception();
+  std::vector<std::thread> threads;
+  for (auto& world : worlds)
+    threads.emplace_back([&, &world = *world] {
+      set_log_rank(world.rank());
+      at::set_num_threads(per_rank);
+      try {
+        body(world);
+      } catch (const std::exception& error) {
+        {
+          const std::lock_guard lock(mutex);
+          if (!first) first = std::current_exception();
+        }
+        world.abort(text_of(error));
       }
-      world.abort(text_of(error));
-    }
-  };
-  if (worlds.size() == 1) {
-    run(*worlds.front());
-  } else {
-    std::vector<std::thread> threads;
-    for (auto& world : worlds)
-      threads.emplace_back([&, &world = *world] {
-        set_log_rank(world.rank());
-        at::set_num_threads(per_rank);
-        run(world);
-      });
-    for (auto& thread : threads) thread.join();
-    at::set_num_threads(num_threads);
-  }
+    });
+  for (auto& thread : threads) thread.join();
+  at::set_num_threads(num_threads);
   if (first) std::rethrow_exception(first);
 }
 

@@ -106,7 +106,8 @@ int spawn_ranks(int num_ranks, const std::vector<std::string>& argv, const Spawn
   sigemptyset(&watched);
   for (const int signal : {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1}) sigaddset(&watched, signal);
   sigprocmask(SIG_BLOCK, &watched, &before);
-  const int signals = signalfd(-1, &watched, SFD_CLOEXEC);
+  // Never waited for in a read: another thread, which blocks no signals, may take one that poll() has seen.
+  const int signals = signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
 
   std::fflush(nullptr);
   const uint16_t port = free_port();
@@ -137,7 +138,6 @@ int spawn_ranks(int num_ranks, const std::vector<std::string>& argv, const Spawn
       const auto signal = static_cast<int>(info.ssi_signo);
       if (signal != SIGCHLD) send_all(children, signal);
       if (signal != SIGCHLD && signal != SIGUSR1) passed_on = signal;
-      poll_for.revents = 0;
     }
   }
   close(signals);

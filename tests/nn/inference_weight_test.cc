@@ -225,6 +225,10 @@ TEST(InferenceWeight, SaysWhatDoesNotFit) {
                 InferenceWeight(at::zeros({2, 40})).multiply(at::zeros({2, 40}, at::kBFloat16));
               }),
               testing::HasSubstr("float32"));
+  EXPECT_THAT(message([&] {
+                InferenceWeight(at::zeros({2, 40}, at::kBFloat16)).multiply(at::zeros({2, 40}));
+              }),
+              testing::HasSubstr("bfloat16"));
   EXPECT_THAT(message([&] { InferenceWeight(at::zeros({2, 40}, at::kHalf)); }), testing::HasSubstr("Half"));
   EXPECT_THAT(message([&] { parse_quantization("int5"); }), testing::HasSubstr("int8"));
   EXPECT_EQ(parse_quantization("int4"), Quantization::int4);

@@ -4,10 +4,12 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "ranks.h"
 #include "transport/clock.h"
@@ -189,6 +191,18 @@ TEST_F(Processes, LauncherReportsTheFirstFailureAndEndsTheRest) {
   const auto text = ::testing::internal::GetCapturedStderr();
   EXPECT_THAT(text, AllOf(HasSubstr("rank 1 of 2"), HasSubstr("exited with status 7")));
   EXPECT_LT(now_us() - begin_us, 50e6) << "rank 0 would have slept for a minute";
+}
+
+// Other threads, such as a library's workers, do not block the signals and may take one that the launcher has seen
+// come.
+TEST_F(Processes, LauncherEndsBesideThreadsThatTakeItsSignals) {
+  std::atomic<bool> stop = false;
+  std::thread taker([&] {
+    while (!stop) std::this_thread::yield();
+  });
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(spawn_ranks(32, {"/bin/sh", "-c", "sleep 0.0$((RANK % 10))"}), 0);
+  stop = true;
+  taker.join();
 }
 
 TEST_F(Processes, LauncherRefusesNonsense) {
