@@ -3,18 +3,68 @@
 #include <limits>
 #include <type_traits>
 
-#include "base/error.h"
-#include "nn/wide.h"
+#include "nn/for_machine.h"
+#include "nn/processor.h"
 
 namespace farskip::nn {
 
-#if FARSKIP_TILES
 namespace {
+
+/// On any processor.
+namespace plain {
+
+template <typename T>
+void forward_rows(const Block& b, float scale, const float* scores, T* weights, float* largest, float* sum, float* out,
+                  int64_t width) {
+  for_machine(b.first, b.rows, [=](int64_t begin, int64_t end) FARSKIP_INLINE {
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t seen = b.seen(r);
+      float x[tiles::panel_cols];
+      for (int64_t n = 0; n < tiles::panel_cols; ++n) {
+        const float score = scores[r * tiles::panel_cols + n] * scale;
+        x[n] = n < seen ? score : -std::numeric_limits<float>::infinity();
+      }
+      const float top = std::max(largest[r], lane_max<float>(tiles::panel_cols, x));
+      for (float& value : x) value = exponential(value - top);
+      for (int64_t n = 0; n < tiles::panel_cols; ++n) weights[r * tiles::panel_cols + n] = static_cast<T>(x[n]);
+      const float added = lane_sum<float>(tiles::panel_cols, [&](int64_t n) FARSKIP_INLINE { return x[n]; });
+      if (top == largest[r]) {
+        sum[r] += added;
+        continue;
+      }
+      const float shrink = exponential(largest[r] - top);
+      sum[r] = sum[r] * shrink + added;
+      largest[r] = top;
+      for (int64_t n = 0; n < width; ++n) out[r * width + n] *= shrink;
+    }
+  });
+}
+
+template <typename T>
+void backward_rows(const Block& b, float scale, const float* scores, const float* dweights, const float* lse,
+                   const float* delta, T* weights, T* dscores) {
+  for_machine(b.first, b.rows, [=](int64_t begin, int64_t end) FARSKIP_INLINE {
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t at = r * tiles::panel_cols, seen = b.seen(r);
+      for (int64_t n = 0; n < tiles::panel_cols; ++n) {
+        const float p = exponential(scores[at + n] * scale - lse[r]);
+        const float ds = scale * p * (dweights[at + n] - delta[r]);
+        weights[at + n] = static_cast<T>(zero_where(n >= seen, p));
+        dscores[at + n] = static_cast<T>(zero_where(n >= seen, ds));
+      }
+    }
+  });
+}
+
+}  // namespace plain
+
+#if FARSKIP_VECTORS
+namespace avx512 {
 
 constexpr int num_vectors = tiles::panel_cols / 16;
 
 /// e^x as exponential() of nn/for_machine.h; 0 far below 0.
-FARSKIP_WIDE inline __m512 exponential(__m512 argument) {
+FARSKIP_AVX512 inline __m512 exponential(__m512 argument) {
   const __m512 x = _mm512_min_ps(_mm512_set1_ps(88.0F), _mm512_max_ps(_mm512_set1_ps(-200.0F), argument));  // NaN stays
   const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504F)), _MM_FROUND_TO_NEAREST_INT);
   __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375F), x);
@@ -27,12 +77,12 @@ FARSKIP_WIDE inline __m512 exponential(__m512 argument) {
 }
 
 /// Which of columns [16 c, 16 c + 16) are among the first `seen`.
-FARSKIP_WIDE inline __mmask16 seen_mask(int64_t seen, int c) {
+FARSKIP_AVX512 inline __mmask16 seen_mask(int64_t seen, int c) {
   return static_cast<__mmask16>((1U << std::clamp<int64_t>(seen - 16 * c, 0, 16)) - 1);
 }
 
 template <typename T>
-FARSKIP_WIDE inline void store(T* out, __m512 value) {
+FARSKIP_AVX512 inline void store(T* out, __m512 value) {
   if constexpr (std::is_same_v<T, float>) {
     _mm512_storeu_ps(out, value);
   } else {
@@ -41,7 +91,7 @@ FARSKIP_WIDE inline void store(T* out, __m512 value) {
 }
 
 template <typename T>
-FARSKIP_WIDE void forward_rows(const Block& b, float scale, const float* scores, T* weights, float* largest, float* sum,
+FARSKIP_AVX512 void forward_rows(const Block& b, float scale, const float* scores, T* weights, float* largest, float* sum,
                                float* out, int64_t width) {
   const __m512 wide_scale = _mm512_set1_ps(scale), nothing = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
   for (int64_t r = b.first; r < b.rows; ++r) {
@@ -75,7 +125,7 @@ FARSKIP_WIDE void forward_rows(const Block& b, float scale, const float* scores,
 }
 
 template <typename T>
-FARSKIP_WIDE void backward_rows(const Block& b, float scale, const float* scores, const float* dweights,
+FARSKIP_AVX512 void backward_rows(const Block& b, float scale, const float* scores, const float* dweights,
                                 const float* lse, const float* delta, T* weights, T* dscores) {
   const __m512 wide_scale = _mm512_set1_ps(scale);
   for (int64_t r = b.first; r < b.rows; ++r) {
@@ -92,32 +142,33 @@ FARSKIP_WIDE void backward_rows(const Block& b, float scale, const float* scores
   }
 }
 
+}  // namespace avx512
+#endif
+
+template <typename T>
+bool wide() {
+  return vectors_for(c10::CppTypeToScalarType<T>::value) == Vectors::avx512;
+}
+
 }  // namespace
 
 template <typename T>
 void softmax_rows(const Block& b, float scale, const float* scores, T* weights, float* largest, float* sum, float* out,
                   int64_t width) {
-  forward_rows(b, scale, scores, weights, largest, sum, out, width);
+#if FARSKIP_VECTORS
+  if (wide<T>()) return avx512::forward_rows(b, scale, scores, weights, largest, sum, out, width);
+#endif
+  plain::forward_rows(b, scale, scores, weights, largest, sum, out, width);
 }
 
 template <typename T>
 void softmax_backward_rows(const Block& b, float scale, const float* scores, const float* dweights, const float* lse,
                            const float* delta, T* weights, T* dscores) {
-  backward_rows(b, scale, scores, dweights, lse, delta, weights, dscores);
-}
-
-#else
-
-template <typename T>
-void softmax_rows(const Block&, float, const float*, T*, float*, float*, float*, int64_t) {
-  fail("not built for this processor");
-}
-template <typename T>
-void softmax_backward_rows(const Block&, float, const float*, const float*, const float*, const float*, T*, T*) {
-  fail("not built for this processor");
-}
-
+#if FARSKIP_VECTORS
+  if (wide<T>()) return avx512::backward_rows(b, scale, scores, dweights, lse, delta, weights, dscores);
 #endif
+  plain::backward_rows(b, scale, scores, dweights, lse, delta, weights, dscores);
+}
 
 #define FARSKIP_ROWS_FOR(T)                                                                                           \
   template void softmax_rows<T>(const Block&, float, const float*, T*, float*, float*, float*, int64_t);              \

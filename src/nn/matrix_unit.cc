@@ -7,9 +7,9 @@
 #include <type_traits>
 
 #include "base/error.h"
-#include "nn/wide.h"
+#include "nn/processor.h"
 
-#if FARSKIP_TILES && defined(__linux__)
+#if FARSKIP_VECTORS && defined(__linux__)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -17,13 +17,13 @@
 
 namespace farskip::nn::tiles {
 
-#if FARSKIP_TILES && defined(__linux__)
+#if FARSKIP_VECTORS && defined(__linux__)
 
 bool has_matrix_unit() {
   static const bool there = [] {
     constexpr unsigned bf16 = 1U << 22, registers = 1U << 24;
     unsigned a = 0, b = 0, c = 0, d = 0;
-    if (!supported(at::kBFloat16) || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+    if (vectors_for(at::kBFloat16) != Vectors::avx512 || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
     if ((d & bf16) == 0 || (d & registers) == 0) return false;
     constexpr long ask_for_state = 0x1023, registers_data = 18;  // ARCH_REQ_XCOMP_PERM of Linux, for all threads
     return syscall(SYS_arch_prctl, ask_for_state, registers_data) == 0;
@@ -109,7 +109,7 @@ void sums(const Left& a, const Panel& b, int64_t column, const Rest& rest, float
 #undef FARSKIP_ZERO
 #undef FARSKIP_FUSE
 
-FARSKIP_WIDE void put(const float* sums, int64_t rows, int64_t cols, float* out, int64_t stride, bool add) {
+FARSKIP_AVX512 void put(const float* sums, int64_t rows, int64_t cols, float* out, int64_t stride, bool add) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t n = 0; n < cols; n += 16) {
       const auto mask = static_cast<__mmask16>(cols - n >= 16 ? 0xFFFF : (1U << (cols - n)) - 1);
@@ -119,7 +119,7 @@ FARSKIP_WIDE void put(const float* sums, int64_t rows, int64_t cols, float* out,
     }
   }
 }
-FARSKIP_WIDE void put(const float* sums, int64_t rows, int64_t cols, at::BFloat16* out, int64_t stride, bool) {
+FARSKIP_AVX512 void put(const float* sums, int64_t rows, int64_t cols, at::BFloat16* out, int64_t stride, bool) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t n = 0; n < cols; n += 16) {
       const auto mask = static_cast<__mmask16>(cols - n >= 16 ? 0xFFFF : (1U << (cols - n)) - 1);

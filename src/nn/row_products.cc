@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "nn/for_machine.h"
 #include "nn/packed_weight.h"
+#include "nn/processor.h"
 #include "nn/tiles.h"
 
 namespace farskip::nn {
@@ -52,6 +53,22 @@ void scale_columns(const float* sums, int64_t sums_stride, const float* scales, 
   });
 }
 
+template <typename T>
+struct QuantizedKernels {
+  void (*product)(const RowProduct<T>&) = portable_product<T>;
+  void (*decode)(const RowProduct<T>&, T* out, int64_t stride) = nullptr;
+};
+
+template <typename T>
+QuantizedKernels<T> quantized_kernels(bool portable) {
+#if FARSKIP_VECTORS
+  const Vectors vectors = portable ? Vectors::none : vectors_for(c10::CppTypeToScalarType<T>::value);
+  if (vectors == Vectors::avx512) return {avx512_product<T>, avx512_decode<T>};
+  if (vectors == Vectors::avx2) return {avx2_product<T>, avx2_decode<T>};
+#endif
+  return {};
+}
+
 /// The weight's elements as they are multiplied are packed into a panel, which all rows of x share. REQUIRES: no bias;
 /// a quantised weight.
 template <typename T>
@@ -60,7 +77,7 @@ void tiled_product(const RowProduct<T>& p) {
   const tiles::Left x = tiles::left(tiles::Matrix<T>{p.x, p.num_x, p.depth, p.x_stride, 1}, storage);
   const int64_t stride = (p.depth + 31) / 32 * 32;
   const auto decoded = std::make_unique_for_overwrite<T[]>(p.num_w * stride);
-  decode_weight(p, decoded.get(), stride);
+  quantized_kernels<T>(false).decode(p, decoded.get(), stride);
   const auto words = std::make_unique_for_overwrite<uint32_t[]>(tiles::panel_words<T>(p.depth));
   const tiles::Panel w = tiles::pack(tiles::Matrix<T>{decoded.get(), p.depth, p.num_w, 1, stride}, 0, words.get());
   if (p.format != WeightFormat::int8) return tiles::multiply<T>(x, w, p.out, p.out_stride);
@@ -78,12 +95,11 @@ void products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weig
   for (int64_t e = 0; e < weight.num_experts; ++e) {
     if (offsets[e + 1] > offsets[e]) active.push_back(e);
   }
-  const bool wide = !portable && tiles::supported(x.scalar_type());
-  const bool many = tiled && wide && !bias.defined() && x.size(0) >= many_rows * static_cast<int64_t>(active.size());
+  const auto quantized = quantized_kernels<T>(portable);
+  const bool many = tiled && quantized.decode != nullptr && !bias.defined() && x.size(0) >= many_rows * static_cast<int64_t>(active.size());
   const auto kernel = weight.packed ? packed_product<T>
                       : many        ? tiled_product<T>
-                      : wide        ? wide_product<T>
-                                    : portable_product<T>;
+                                    : quantized.product;
   const int64_t at_once =
       weight.packed || many ? tiles::panel_cols : panel_rows(weight.depth * static_cast<int64_t>(sizeof(T)));
   const int64_t num_panels = (weight.num_rows + at_once - 1) / at_once;

@@ -36,7 +36,7 @@ struct RowProduct {
   const T* bias;  ///< [num_w], or null
   T* out;         ///< [num_x, num_w]
   int64_t out_stride;
-  const float* scales = nullptr;    ///< [num_w] of the sums, for wide_product itself
+  const float* scales = nullptr;    ///< [num_w] of the sums, for avx512_product itself
   const std::byte* next = nullptr;  ///< the rows of the weight that come next, for packed_product
 };
 
@@ -44,15 +44,18 @@ struct RowProduct {
 template <typename T>
 void portable_product(const RowProduct<T>& product);
 
-/// With 512-bit vectors. REQUIRES: tiles::supported() of T; a quantised weight.
+/// With 512-bit or 256-bit vectors, which vectors_for(T) must admit (nn/processor.h); a quantised weight.
 template <typename T>
-void wide_product(const RowProduct<T>& product);
+void avx512_product(const RowProduct<T>& product);
+template <typename T>
+void avx2_product(const RowProduct<T>& product);
 
 /// The rows of the product's weight in T, row n at out + n * stride; those of int8 without their scales. What stands
-/// behind a row's end is written up to a multiple of 32 elements. REQUIRES: tiles::supported() of T; a quantised
-/// weight.
+/// behind a row's end is written up to a multiple of 32 elements, and finite.
 template <typename T>
-void decode_weight(const RowProduct<T>& product, T* out, int64_t stride);
+void avx512_decode(const RowProduct<T>& product, T* out, int64_t stride);
+template <typename T>
+void avx2_decode(const RowProduct<T>& product, T* out, int64_t stride);
 
 /// out [M, N]: out[m] = W_e x[m] + bias for the rows offsets[e] <= m < offsets[e+1] of each expert. Panels of the
 /// weights of experts that have rows are dealt among threads. x [M, K] with dense rows; bias [N] or undefined; all

@@ -8,164 +8,53 @@
 #include <type_traits>
 
 #include "base/error.h"
+#include "nn/for_machine.h"
 #include "nn/matrix_unit.h"
-#include "nn/wide.h"
+#include "nn/tile_kernels.h"
 
 namespace farskip::nn::tiles {
 
-#if FARSKIP_TILES
-
-bool supported(at::ScalarType type) {
-  static const bool words = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  static const bool pairs = words && __builtin_cpu_supports("avx512bf16");
-  return type == at::kFloat ? words : type == at::kBFloat16 && pairs;
-}
+bool supported(at::ScalarType type) { return vectors_for(type) != Vectors::none; }
 
 namespace {
-
-constexpr int64_t max_rows = 6;  // 6 x 4 sums, 4 vectors of the panel and a factor fit into 32 registers
 
 template <typename T>
 constexpr int64_t word_elements = 4 / sizeof(T);
 
-/// acc + a b: a word of the left operand times 16 of the right one.
-template <typename T>
-FARSKIP_WIDE inline __m512 fused(__m512 acc, uint32_t a, __m512i b) {
-  if constexpr (std::is_same_v<T, float>) {
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(a))), _mm512_castsi512_ps(b), acc);
-  } else {
-    return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(a))),
-                            reinterpret_cast<__m512bh>(b));
-  }
+#if FARSKIP_VECTORS
+
+void transpose(const char* in, int64_t stride, int64_t rows, int64_t cols, uint32_t* out, int64_t width) {
+  static Transpose* const kernel = vectors_for(at::kFloat) == Vectors::avx512 ? avx512::transpose : avx2::transpose;
+  kernel(in, stride, rows, cols, out, width);
 }
 
-template <typename Out>
-FARSKIP_WIDE inline void put(Out* out, __mmask16 mask, __m512 value, bool add) {
-  if constexpr (std::is_same_v<Out, float>) {
-    if (add) value = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out), value);
-    _mm512_mask_storeu_ps(out, mask, value);
-  } else {
-    _mm256_mask_storeu_epi16(out, mask, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(value)));
-  }
+template <typename T, typename Out>
+void multiply_vectors(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool add) {
+  static const auto kernel = vectors_for(c10::CppTypeToScalarType<T>::value) == Vectors::avx512
+                                 ? avx512::multiply<T, Out> : avx2::multiply<T, Out>;
+  kernel(a, b, out, row_stride, add);
 }
 
-/// Bytes that a block fetches while it computes: `step` of them for each inner index.
-struct Ahead {
-  const char* bytes;
-  int64_t step;
-};
+#else
 
-/// R rows times 16 C columns.
-template <typename T, typename Out, int R, int C>
-FARSKIP_WIDE void block(const Left& a, const Panel& b, Ahead ahead, Out* out, int64_t row_stride, bool add) {
-  __m512 acc[R][C];
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) acc[r][c] = _mm512_setzero_ps();
-  const uint32_t *word = a.words, *column = b.words;
-  for (int64_t k = 0; k < a.depth; ++k, word += a.depth_stride, column += 16 * C, ahead.bytes += ahead.step) {
-    _mm_prefetch(ahead.bytes, _MM_HINT_T1);
-    __m512i factor[C];
-#pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) factor[c] = _mm512_loadu_si512(column + 16 * c);
-#pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-      for (int c = 0; c < C; ++c) acc[r][c] = fused<T>(acc[r][c], word[r * a.row_stride], factor[c]);
-    }
-  }
-  const auto last = static_cast<__mmask16>(0xFFFFU >> (16 * C - b.cols));
-#pragma GCC unroll 6
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-    for (int c = 0; c < C; ++c)
-      put(out + r * row_stride + 16 * c, c + 1 < C ? __mmask16{0xFFFF} : last, acc[r][c], add);
-  }
+void transpose(const char*, int64_t, int64_t, int64_t, uint32_t*, int64_t) {
+  fail("tiles are not built for this processor");
 }
 
-template <typename T, typename Out, int C>
-void columns(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool add) {
-  // Each block fetches its share of the next panel, up to a line for each inner index.
-  const int64_t num_blocks = std::max<int64_t>(1, (a.rows + max_rows - 1) / max_rows);
-  Ahead ahead{reinterpret_cast<const char*>(b.next == nullptr ? b.words : b.next),
-              b.next == nullptr ? 0 : std::min<int64_t>(64, (64 * C + num_blocks - 1) / num_blocks)};
-  int64_t m = 0;
-  for (; m + max_rows <= a.rows; m += max_rows, ahead.bytes += ahead.step * a.depth)
-    block<T, Out, max_rows, C>(a.rows_from(m), b, ahead, out + m * row_stride, row_stride, add);
-  const Left rest = a.rows_from(m);
-  out += m * row_stride;
-  switch (rest.rows) {
-    case 1:
-      return block<T, Out, 1, C>(rest, b, ahead, out, row_stride, add);
-    case 2:
-      return block<T, Out, 2, C>(rest, b, ahead, out, row_stride, add);
-    case 3:
-      return block<T, Out, 3, C>(rest, b, ahead, out, row_stride, add);
-    case 4:
-      return block<T, Out, 4, C>(rest, b, ahead, out, row_stride, add);
-    case 5:
-      return block<T, Out, 5, C>(rest, b, ahead, out, row_stride, add);
-  }
+template <typename T, typename Out>
+void multiply_vectors(const Left&, const Panel&, Out*, int64_t, bool) {
+  fail("tiles are not built for this processor");
 }
 
-/// y = x transposed, both 16 x 16 words.
-FARSKIP_WIDE inline void transpose(__m512i (&x)[16], __m512i (&y)[16]) {
-#pragma GCC unroll 8
-  for (int r = 0; r < 16; r += 2) {
-    y[r] = _mm512_unpacklo_epi32(x[r], x[r + 1]);
-    y[r + 1] = _mm512_unpackhi_epi32(x[r], x[r + 1]);
-  }
-#pragma GCC unroll 4
-  for (int r = 0; r < 16; r += 4) {
-    x[r] = _mm512_unpacklo_epi64(y[r], y[r + 2]);
-    x[r + 1] = _mm512_unpackhi_epi64(y[r], y[r + 2]);
-    x[r + 2] = _mm512_unpacklo_epi64(y[r + 1], y[r + 3]);
-    x[r + 3] = _mm512_unpackhi_epi64(y[r + 1], y[r + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {  // 4 x 4 blocks of 128 bits
-    const __m512i low02 = _mm512_shuffle_i32x4(x[i], x[4 + i], 0x88),
-                  high02 = _mm512_shuffle_i32x4(x[i], x[4 + i], 0xdd);
-    const __m512i low13 = _mm512_shuffle_i32x4(x[8 + i], x[12 + i], 0x88);
-    const __m512i high13 = _mm512_shuffle_i32x4(x[8 + i], x[12 + i], 0xdd);
-    y[i] = _mm512_shuffle_i32x4(low02, low13, 0x88);
-    y[8 + i] = _mm512_shuffle_i32x4(low02, low13, 0xdd);
-    y[4 + i] = _mm512_shuffle_i32x4(high02, high13, 0x88);
-    y[12 + i] = _mm512_shuffle_i32x4(high02, high13, 0xdd);
-  }
-}
-
-/// Writes words (row, column) to out[column * width + row] for up to 16 rows and 16 columns. Rows lie `stride` bytes
-/// apart.
-FARSKIP_WIDE void transpose(const char* in, int64_t stride, int64_t rows, int64_t cols, uint32_t* out, int64_t width) {
-  __m512i x[16], y[16];
-  if (rows == 16 && cols == 16) {  // most of them: no masks
-#pragma GCC unroll 16
-    for (int r = 0; r < 16; ++r) x[r] = _mm512_loadu_si512(in + r * stride);
-    transpose(x, y);
-#pragma GCC unroll 16
-    for (int c = 0; c < 16; ++c) _mm512_storeu_si512(out + c * width, y[c]);
-    return;
-  }
-  const auto wanted = static_cast<__mmask16>(0xFFFFU >> (16 - cols));
-#pragma GCC unroll 16
-  for (int r = 0; r < 16; ++r)
-    x[r] = r < rows ? _mm512_maskz_loadu_epi32(wanted, in + r * stride) : _mm512_setzero_si512();
-  transpose(x, y);
-  for (int64_t c = 0; c < cols; ++c) _mm512_storeu_si512(out + c * width, y[c]);
-}
+#endif
 
 /// Words (low[n], high[n]) for n < num; high may be null.
-FARSKIP_WIDE void interleave(const at::BFloat16* low, const at::BFloat16* high, int64_t num, uint32_t* out) {
-  for (int64_t n = 0; n < num; n += 16) {
-    const auto mask = static_cast<__mmask16>(num - n >= 16 ? 0xFFFF : (1U << (num - n)) - 1);
-    __m512i word = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, low + n));
-    if (high != nullptr) {
-      word =
-          _mm512_or_si512(word, _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, high + n)), 16));
-    }
-    _mm512_mask_storeu_epi32(out + n, mask, word);
-  }
+void interleave(const at::BFloat16* low, const at::BFloat16* high, int64_t num, uint32_t* out) {
+  for_machine(0, num, [=](int64_t begin, int64_t end) FARSKIP_INLINE {
+    for (int64_t n = begin; n < end; ++n) out[n] = low[n].x;
+    if (high == nullptr) return;
+    for (int64_t n = begin; n < end; ++n) out[n] |= static_cast<uint32_t>(high[n].x) << 16;
+  });
 }
 
 /// Words (k, n) of columns [begin, begin + cols) of b, n the dense index.
@@ -257,37 +146,8 @@ void multiply(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool 
   if constexpr (std::is_same_v<T, at::BFloat16>) {
     if (a.depth_stride == 1 && has_matrix_unit()) return unit_multiply(a, b, out, row_stride, add);
   }
-  switch (b.width / 16) {
-    case 1:
-      return columns<T, Out, 1>(a, b, out, row_stride, add);
-    case 2:
-      return columns<T, Out, 2>(a, b, out, row_stride, add);
-    case 3:
-      return columns<T, Out, 3>(a, b, out, row_stride, add);
-    case 4:
-      return columns<T, Out, 4>(a, b, out, row_stride, add);
-  }
+  multiply_vectors<T>(a, b, out, row_stride, add);
 }
-
-#else
-
-bool supported(at::ScalarType) { return false; }
-
-template <typename T>
-Left left(const Matrix<T>&, std::vector<uint32_t>&) {
-  fail("tiles are not built for this processor");
-}
-template <typename T>
-Panel pack(const Matrix<T>&, int64_t, uint32_t*) {
-  fail("tiles are not built for this processor");
-}
-void unpack(const Panel&, uint32_t*, int64_t) { fail("tiles are not built for this processor"); }
-template <typename T, typename Out>
-void multiply(const Left&, const Panel&, Out*, int64_t, bool) {
-  fail("tiles are not built for this processor");
-}
-
-#endif
 
 namespace {
 

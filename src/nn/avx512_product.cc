@@ -6,14 +6,12 @@
 #include <memory>
 #include <type_traits>
 
-#include "base/error.h"
+#include "nn/processor.h"
 #include "nn/row_products.h"
-#include "nn/wide.h"
+
+#if FARSKIP_VECTORS
 
 namespace farskip::nn {
-
-#if FARSKIP_TILES
-
 namespace {
 
 constexpr int64_t max_rows = 6;  // 6 x 4 sums, 4 vectors of weights and one of x fit into 32 registers
@@ -32,16 +30,16 @@ Mask<T> first(int64_t num) {
   return static_cast<Mask<T>>((1ULL << num) - 1);
 }
 
-FARSKIP_WIDE inline __m512i masked_load(const float* p, __mmask16 mask) { return _mm512_maskz_loadu_epi32(mask, p); }
-FARSKIP_WIDE inline __m512i masked_load(const at::BFloat16* p, __mmask32 mask) {
+FARSKIP_AVX512 inline __m512i masked_load(const float* p, __mmask16 mask) { return _mm512_maskz_loadu_epi32(mask, p); }
+FARSKIP_AVX512 inline __m512i masked_load(const at::BFloat16* p, __mmask32 mask) {
   return _mm512_maskz_loadu_epi16(mask, p);
 }
-FARSKIP_WIDE inline __m512i masked(__m512i vector, __mmask16 mask) { return _mm512_maskz_mov_epi32(mask, vector); }
-FARSKIP_WIDE inline __m512i masked(__m512i vector, __mmask32 mask) { return _mm512_maskz_mov_epi16(mask, vector); }
+FARSKIP_AVX512 inline __m512i masked(__m512i vector, __mmask16 mask) { return _mm512_maskz_mov_epi32(mask, vector); }
+FARSKIP_AVX512 inline __m512i masked(__m512i vector, __mmask32 mask) { return _mm512_maskz_mov_epi16(mask, vector); }
 
 /// sum + a b, lane by lane; of bf16 a lane is a pair of neighbours.
 template <typename T>
-FARSKIP_WIDE inline __m512 fused(__m512 sum, __m512i a, __m512i b) {
+FARSKIP_AVX512 inline __m512 fused(__m512 sum, __m512i a, __m512i b) {
   if constexpr (std::is_same_v<T, float>) {
     return _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
   } else {
@@ -50,13 +48,13 @@ FARSKIP_WIDE inline __m512 fused(__m512 sum, __m512i a, __m512i b) {
 }
 
 /// The two numbers of bf16 at `p`, in every lane.
-FARSKIP_WIDE inline __m512i broadcast_pair(const void* p) {
+FARSKIP_AVX512 inline __m512i broadcast_pair(const void* p) {
   int pair;
   std::memcpy(&pair, p, sizeof(pair));
   return _mm512_set1_epi32(pair);
 }
-FARSKIP_WIDE inline __m512 low_half(__m512i pair) { return _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)); }
-FARSKIP_WIDE inline __m512 high_half(__m512i pair) {
+FARSKIP_AVX512 inline __m512 low_half(__m512i pair) { return _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)); }
+FARSKIP_AVX512 inline __m512 high_half(__m512i pair) {
   return _mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32(static_cast<int>(0xFFFF0000U))));
 }
 
@@ -67,8 +65,8 @@ struct Reader;
 template <typename T>
 struct OwnReader {
   static constexpr int64_t vector_bytes = 64;
-  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i) { return _mm512_loadu_si512(row + 64 * i); }
-  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i, Mask<T> mask) {
+  FARSKIP_AVX512 static inline __m512i load(const std::byte* row, int64_t i) { return _mm512_loadu_si512(row + 64 * i); }
+  FARSKIP_AVX512 static inline __m512i load(const std::byte* row, int64_t i, Mask<T> mask) {
     return masked_load(reinterpret_cast<const T*>(row) + i * lanes<T>, mask);
   }
 };
@@ -78,19 +76,19 @@ template <>
 struct Reader<WeightFormat::bf16, at::BFloat16> : OwnReader<at::BFloat16> {};
 
 /// The 16 numbers that a block's elements are among.
-FARSKIP_WIDE inline __m512 numbers(const Int4Block& block) {
+FARSKIP_AVX512 inline __m512 numbers(const Int4Block& block) {
   const __m512i pair = broadcast_pair(&block);
   return _mm512_fmadd_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), low_half(pair),
                          high_half(pair));
 }
 /// A permutation looks at an index's last 4 (fp32) or 5 bits, so what stands above a half byte does not matter: of bf16
 /// numbers there are twice 16.
-FARSKIP_WIDE inline __m512i decode(const Int4Block& block, int64_t half, float) {
+FARSKIP_AVX512 inline __m512i decode(const Int4Block& block, int64_t half, float) {
   const __m512i byte = _mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(block.q + 8 * half)));
   const __m512i index = _mm512_or_si512(byte, _mm512_slli_epi64(byte, 28));
   return _mm512_castps_si512(_mm512_permutexvar_ps(index, numbers(block)));
 }
-FARSKIP_WIDE inline __m512i decode(const Int4Block& block, int64_t, at::BFloat16) {
+FARSKIP_AVX512 inline __m512i decode(const Int4Block& block, int64_t, at::BFloat16) {
   const __m512i byte = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block.q)));
   const __m512i index = _mm512_or_si512(byte, _mm512_slli_epi32(byte, 12));
   const auto table = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(numbers(block)));
@@ -98,23 +96,23 @@ FARSKIP_WIDE inline __m512i decode(const Int4Block& block, int64_t, at::BFloat16
 }
 
 /// q without its scale, which belongs to the whole row.
-FARSKIP_WIDE inline __m512 numbers(__m128i q) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)); }
+FARSKIP_AVX512 inline __m512 numbers(__m128i q) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)); }
 template <>
 struct Reader<WeightFormat::int8, float> {
   static constexpr int64_t vector_bytes = 16;
-  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i) {
+  FARSKIP_AVX512 static inline __m512i load(const std::byte* row, int64_t i) {
     return _mm512_castps_si512(numbers(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 16 * i))));
   }
-  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i, __mmask16) { return load(row, i); }
+  FARSKIP_AVX512 static inline __m512i load(const std::byte* row, int64_t i, __mmask16) { return load(row, i); }
 };
 template <>
 struct Reader<WeightFormat::int8, at::BFloat16> {
   static constexpr int64_t vector_bytes = 32;
-  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i) {
+  FARSKIP_AVX512 static inline __m512i load(const std::byte* row, int64_t i) {
     const auto* q = reinterpret_cast<const __m128i*>(row + 32 * i);
     return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(numbers(_mm_loadu_si128(q + 1)), numbers(_mm_loadu_si128(q))));
   }
-  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i, __mmask32) { return load(row, i); }
+  FARSKIP_AVX512 static inline __m512i load(const std::byte* row, int64_t i, __mmask32) { return load(row, i); }
 };
 
 /// A block of 32 is one vector of bf16 or two of fp32, and a row's last block is whole.
@@ -122,10 +120,10 @@ template <typename Block, typename T>
 struct BlockReader {
   static constexpr int64_t per_block = block_elements / lanes<T>;
   static constexpr int64_t vector_bytes = sizeof(Block) / per_block;
-  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i) {
+  FARSKIP_AVX512 static inline __m512i load(const std::byte* row, int64_t i) {
     return decode(reinterpret_cast<const Block*>(row)[i / per_block], i % per_block, T());
   }
-  FARSKIP_WIDE static inline __m512i load(const std::byte* row, int64_t i, Mask<T> mask) {
+  FARSKIP_AVX512 static inline __m512i load(const std::byte* row, int64_t i, Mask<T> mask) {
     return masked(load(row, i), mask);
   }
 };
@@ -136,12 +134,12 @@ template <>
 struct Reader<WeightFormat::int4, at::BFloat16> : BlockReader<Int4Block, at::BFloat16> {};
 
 /// Both halves of a added, then those of b.
-FARSKIP_WIDE inline __m512 halves(__m512 a, __m512 b) {
+FARSKIP_AVX512 inline __m512 halves(__m512 a, __m512 b) {
   return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
 }
 
 /// The sums over the lanes of four vectors, each by halves: 16 lanes become 8, 4, 2 and 1.
-FARSKIP_WIDE inline __m128 fold(const __m512 (&v)[num_columns]) {
+FARSKIP_AVX512 inline __m128 fold(const __m512 (&v)[num_columns]) {
   const __m512 ab = halves(v[0], v[1]), cd = halves(v[2], v[3]);  // 8 lanes of each
   const __m512 abcd = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
   const __m512 two = _mm512_add_ps(abcd, _mm512_permute_ps(abcd, 0x4E));
@@ -150,18 +148,18 @@ FARSKIP_WIDE inline __m128 fold(const __m512 (&v)[num_columns]) {
       _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), one));
 }
 
-FARSKIP_WIDE inline __m128 read(const float* p, __mmask8 mask) { return _mm_maskz_loadu_ps(mask, p); }
-FARSKIP_WIDE inline __m128 read(const at::BFloat16* p, __mmask8 mask) {
+FARSKIP_AVX512 inline __m128 read(const float* p, __mmask8 mask) { return _mm_maskz_loadu_ps(mask, p); }
+FARSKIP_AVX512 inline __m128 read(const at::BFloat16* p, __mmask8 mask) {
   return _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(_mm_maskz_loadu_epi16(mask, p)), 16));
 }
-FARSKIP_WIDE inline void write(float* p, __mmask8 mask, __m128 value) { _mm_mask_storeu_ps(p, mask, value); }
-FARSKIP_WIDE inline void write(at::BFloat16* p, __mmask8 mask, __m128 value) {
+FARSKIP_AVX512 inline void write(float* p, __mmask8 mask, __m128 value) { _mm_mask_storeu_ps(p, mask, value); }
+FARSKIP_AVX512 inline void write(at::BFloat16* p, __mmask8 mask, __m128 value) {
   _mm_mask_storeu_epi16(p, mask, reinterpret_cast<__m128i>(_mm_cvtneps_pbh(value)));
 }
 
 /// R rows of x, from m on, times up to 4 rows of the weight, from n on.
 template <WeightFormat format, typename T, int R>
-FARSKIP_WIDE void block(const RowProduct<T>& p, int64_t m, int64_t n) {
+FARSKIP_AVX512 void block(const RowProduct<T>& p, int64_t m, int64_t n) {
   using In = Reader<format, T>;
   const int64_t num = std::min(num_columns, p.num_w - n);
   const T* x = p.x + m * p.x_stride;
@@ -248,7 +246,7 @@ template <typename T>
 constexpr WeightFormat own_format = std::is_same_v<T, float> ? WeightFormat::fp32 : WeightFormat::bf16;
 
 template <WeightFormat format, typename T>
-FARSKIP_WIDE void decode_rows(const RowProduct<T>& p, T* out, int64_t stride) {
+FARSKIP_AVX512 void decode_rows(const RowProduct<T>& p, T* out, int64_t stride) {
   for (int64_t n = 0; n < p.num_w; ++n) {
     const std::byte* row = p.w + n * p.w_stride;
     for (int64_t i = 0; i < p.depth / lanes<T>; ++i)
@@ -276,13 +274,13 @@ void multiply_decoded(const RowProduct<T>& p) {
 }  // namespace
 
 template <typename T>
-void decode_weight(const RowProduct<T>& p, T* out, int64_t stride) {
+void avx512_decode(const RowProduct<T>& p, T* out, int64_t stride) {
   if (p.format == WeightFormat::int8) return decode_rows<WeightFormat::int8>(p, out, stride);
   decode_rows<WeightFormat::int4>(p, out, stride);
 }
 
 template <typename T>
-void wide_product(const RowProduct<T>& p) {
+void avx512_product(const RowProduct<T>& p) {
   if (p.format == WeightFormat::int8) {
     float scales[max_panel_rows];
     for (int64_t n = 0; n < p.num_w; ++n) scales[n] = scale_of_row(p.w + n * p.w_stride, p.depth);
@@ -293,23 +291,11 @@ void wide_product(const RowProduct<T>& p) {
   multiply_decoded<WeightFormat::int4>(p);
 }
 
-#else
-
-template <typename T>
-void wide_product(const RowProduct<T>&) {
-  fail("wide products are not built for this processor");
-}
-
-template <typename T>
-void decode_weight(const RowProduct<T>&, T*, int64_t) {
-  fail("wide products are not built for this processor");
-}
-
-#endif
-
-template void decode_weight<float>(const RowProduct<float>&, float*, int64_t);
-template void decode_weight<at::BFloat16>(const RowProduct<at::BFloat16>&, at::BFloat16*, int64_t);
-template void wide_product<float>(const RowProduct<float>&);
-template void wide_product<at::BFloat16>(const RowProduct<at::BFloat16>&);
+template void avx512_decode<float>(const RowProduct<float>&, float*, int64_t);
+template void avx512_decode<at::BFloat16>(const RowProduct<at::BFloat16>&, at::BFloat16*, int64_t);
+template void avx512_product<float>(const RowProduct<float>&);
+template void avx512_product<at::BFloat16>(const RowProduct<at::BFloat16>&);
 
 }  // namespace farskip::nn
+
+#endif
