@@ -1,6 +1,7 @@
 #include "infer/decoder.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
@@ -204,6 +205,7 @@ at::Tensor Decoder::step(const std::vector<DecoderInput>& inputs, const DecoderS
 
 at::Tensor Decoder::run(const std::vector<PagedInput>& inputs, const DecoderStep& options) {
   const at::NoGradGuard no_grad;
+  const at::AutoDispatchBelowADInplaceOrView no_tracking;  // of views and versions: a step makes thousands of calls
   const Prepared& prepared = prepared_for(inputs, options);
   const int64_t num_parts = prepared.graph.options().num_microbatches;
   const std::vector<Part> parts = divide(inputs, num_parts);

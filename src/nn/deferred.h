@@ -7,10 +7,12 @@
 
 #include <ATen/OpMathType.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <functional>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "nn/weights.h"
@@ -59,6 +61,14 @@ inline at::Tensor weight_grad(AutogradContext* ctx, const std::string& name, siz
   auto* queue = reinterpret_cast<WeightGradQueue*>(static_cast<intptr_t>(ctx->saved_data["queue"].toInt()));
   if (queue != nullptr) queue->push(static_cast<int>(ctx->saved_data[name].toInt()), std::move(compute));
   return {};
+}
+
+/// F::apply(), without what it does for a graph where none is being made: that costs as much as a small product.
+template <typename F, typename... Arguments>
+at::Tensor apply(Arguments&&... arguments) {
+  if (at::GradMode::is_enabled()) return F::apply(std::forward<Arguments>(arguments)...);
+  AutogradContext nothing;
+  return F::forward(&nothing, std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace farskip::nn

@@ -96,7 +96,7 @@ at::Tensor grouped_linear(const Input& x, const Param& weight, const at::Tensor&
   }
   FARSKIP_CHECK(offsets.size(0) == weight.value.size(0) + 1, "offsets for another number of experts");
   if (!weight.value.requires_grad()) check_reaches_backward(x.value, queue);
-  return GroupedLinear::apply(x.value, weight.value, offsets, queue, weight.id, &x);
+  return apply<GroupedLinear>(x.value, weight.value, offsets, queue, weight.id, &x);
 }
 
 at::Tensor experts(const at::Tensor& rows, const RoutePlan& plan, const Param& gate_up, const Param& down,

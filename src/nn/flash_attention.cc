@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "nn/deferred.h"
 #include "nn/flash_rows.h"
 #include "nn/for_machine.h"
 #include "nn/tiles.h"
@@ -18,8 +19,6 @@ namespace {
 using tiles::Left;
 using tiles::Matrix;
 using tiles::Panel;
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
 
 constexpr int64_t block_rows =
     96;  // of queries; even, so that the words of two bf16 never straddle the diagonal's start
@@ -270,7 +269,7 @@ at::Tensor flash_attention(const at::Tensor& q, const at::Tensor& k, const at::T
                            const std::vector<Segment>& segments) {
   FARSKIP_CHECK(q.size(1) % k.size(1) == 0 && k.size(1) == v.size(1) && q.size(3) == k.size(3), "heads do not fit");
   const Call call{static_cast<float>(scale), causal, segments};
-  return FlashAttention::apply(q, k, v, &call);
+  return apply<FlashAttention>(q, k, v, &call);
 }
 
 }  // namespace farskip::nn

@@ -113,7 +113,6 @@ at::Tensor InferenceWeight::library_product(const at::Tensor& x, const int64_t* 
 
 at::Tensor InferenceWeight::product(const at::Tensor& x, const int64_t* offsets, const at::Tensor& bias,
                                     const ProductOptions& options) const {
-  if (x.size(-1) != depth_) fail("{} elements a row times a weight of {} x {}", x.size(-1), num_rows_, depth_);
   const bool fits = quantized(format_) ? x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16
                                        : x.scalar_type() == type_of(format_);
   if (!fits) {
@@ -125,19 +124,21 @@ at::Tensor InferenceWeight::product(const at::Tensor& x, const int64_t* offsets,
       "a bias [N] of the type of x");
   const bool own_kernel = quantized(format_) || packed_ || portable_ || options.batch_invariant;
   if (!own_kernel) return library_product(x, offsets, bias);
-  const at::Tensor rows = x.stride(1) == 1 || depth_ <= 1 ? x : x.contiguous();
-  const at::Tensor out = at::empty({x.size(0), num_rows_}, x.options());
-  row_products(out, rows, view(), offsets, bias, !options.batch_invariant, portable_);
+  // A matrix of dense rows is read where it lies.
+  const bool lies = x.dim() == 2 && (x.stride(1) == 1 || depth_ <= 1);
+  const at::Tensor rows = lies ? x : x.contiguous();
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = num_rows_;
+  const at::Tensor out = at::empty(shape, x.options());
+  row_products(out, rows, lies ? rows.stride(0) : depth_, view(), offsets, bias, !options.batch_invariant, portable_);
   return out;
 }
 
 at::Tensor InferenceWeight::multiply(const at::Tensor& x, const at::Tensor& bias, const ProductOptions& options) const {
   FARSKIP_CHECK(!stacked_, "a stack of experts needs multiply_experts");
-  std::vector<int64_t> shape = x.sizes().vec();
-  shape.back() = num_rows_;
-  const int64_t num_rows = x.numel() / std::max<int64_t>(1, x.size(-1));
-  const std::array<int64_t, 2> offsets = {0, num_rows};
-  return product(x.reshape({num_rows, x.size(-1)}), offsets.data(), bias, options).view(shape);
+  if (x.size(-1) != depth_) fail("{} elements a row times a weight of {} x {}", x.size(-1), num_rows_, depth_);
+  const std::array<int64_t, 2> offsets = {0, x.numel() / std::max<int64_t>(1, depth_)};
+  return product(x, offsets.data(), bias, options);
 }
 
 at::Tensor InferenceWeight::multiply_experts(const at::Tensor& x, const at::Tensor& offsets,
@@ -145,7 +146,8 @@ at::Tensor InferenceWeight::multiply_experts(const at::Tensor& x, const at::Tens
   FARSKIP_CHECK(offsets.numel() == num_experts_ + 1 && offsets.scalar_type() == at::kLong && offsets.is_contiguous(),
                 "offsets of another number of experts");
   const int64_t* offset = offsets.const_data_ptr<int64_t>();
-  FARSKIP_CHECK(offset[0] == 0 && offset[num_experts_] == x.size(0), "offsets of another number of rows");
+  FARSKIP_CHECK(x.dim() == 2 && offset[0] == 0 && offset[num_experts_] == x.size(0), "offsets of other rows");
+  if (x.size(-1) != depth_) fail("{} elements a row times a weight of {} x {}", x.size(-1), num_rows_, depth_);
   return product(x, offset, {}, options);
 }
 

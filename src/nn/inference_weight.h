@@ -29,7 +29,7 @@ struct ProductOptions {
 class InferenceWeight {
  public:
   InferenceWeight() = default;
-  /// [N, K] or [E, N, K] of fp32 or bf16, copied. `portable`: kept and multiplied as on a processor without AVX-512
+  /// [N, K] or [E, N, K] of fp32 or bf16, copied. `portable`: kept and multiplied as on a processor without AVX2
   /// (for tests).
   explicit InferenceWeight(const at::Tensor& weight, Quantization quantization = Quantization::none,
                            bool portable = false);

@@ -66,7 +66,7 @@ at::Tensor linear(const Input& x, const Param& weight, const Param& bias, Weight
   const auto optional_bias = bias.defined() ? std::optional(bias.value) : std::nullopt;
   if (weight.value.requires_grad()) return at::linear(x.value, weight.value, optional_bias);
   check_reaches_backward(x.value, queue);
-  return Linear::apply(x.value, weight.value, optional_bias, queue, weight.id, bias.id, &x);
+  return apply<Linear>(x.value, weight.value, optional_bias, queue, weight.id, bias.id, &x);
 }
 
 at::Tensor embedding(const at::Tensor& ids, const Param& table, WeightGradQueue* queue) {
@@ -81,7 +81,7 @@ at::Tensor embedding(const at::Tensor& ids, const Param& table, WeightGradQueue*
   }
   const bool anchored = queue != nullptr && !table.value.requires_grad();
   const at::Tensor anchor = at::empty({0}, table.value.options()).set_requires_grad(anchored);
-  return Embedding::apply(anchor, table.value, ids, queue, table.id);
+  return apply<Embedding>(anchor, table.value, ids, queue, table.id);
 }
 
 Input activation(const at::Tensor& gate_up, bool recompute) {

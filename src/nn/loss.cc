@@ -111,7 +111,7 @@ at::Tensor cross_entropy(const at::Tensor& logits, const at::Tensor& targets, do
            logits.size(1));
     }
   }
-  return CrossEntropy::apply(logits, targets, denominator);
+  return apply<CrossEntropy>(logits, targets, denominator);
 }
 
 }  // namespace farskip::nn

@@ -158,7 +158,7 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
 
 at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, WeightGradQueue* queue) {
   if (!weight.value.requires_grad()) check_reaches_backward(x, queue);
-  return RmsNorm::apply(x, weight.value, eps, queue, weight.id);
+  return apply<RmsNorm>(x, weight.value, eps, queue, weight.id);
 }
 
 at::Tensor rms_norm(const at::Tensor& x, double eps) {

@@ -144,22 +144,22 @@ void complete_route_plan(RoutePlan& plan, const at::Tensor& recv_counts) {
 
 at::Tensor permute(const at::Tensor& x, const RoutePlan& plan, const at::Tensor& p) {
   FARSKIP_CHECK(x.size(0) == plan.num_tokens, "the plan was made for another number of tokens");
-  return Permute::apply(x, optional_weights(p, x), plan.order, plan.inverse, plan.token);
+  return apply<Permute>(x, optional_weights(p, x), plan.order, plan.inverse, plan.token);
 }
 
 at::Tensor unpermute(const at::Tensor& rows, const at::Tensor& p, const RoutePlan& plan) {
   FARSKIP_CHECK(rows.size(0) == plan.num_sent(), "the plan was made for another number of rows");
-  return Unpermute::apply(rows, optional_weights(p, rows), plan.order, plan.inverse, plan.token);
+  return apply<Unpermute>(rows, optional_weights(p, rows), plan.order, plan.inverse, plan.token);
 }
 
 at::Tensor to_expert_order(const at::Tensor& rows, const RoutePlan& plan) {
   if (plan.arrives_sorted) return rows;
   FARSKIP_CHECK(rows.size(0) == plan.num_received(), "the plan expects another number of rows");
-  return Reorder::apply(rows, plan.arrival, plan.arrival_inverse);
+  return apply<Reorder>(rows, plan.arrival, plan.arrival_inverse);
 }
 
 at::Tensor to_arrival_order(const at::Tensor& rows, const RoutePlan& plan) {
-  return plan.arrives_sorted ? rows : Reorder::apply(rows, plan.arrival_inverse, plan.arrival);
+  return plan.arrives_sorted ? rows : apply<Reorder>(rows, plan.arrival_inverse, plan.arrival);
 }
 
 }  // namespace farskip::nn

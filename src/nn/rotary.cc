@@ -1,13 +1,16 @@
 #include "nn/rotary.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numbers>
 
 #include "nn/deferred.h"
+#include "nn/for_machine.h"
 
 namespace farskip::nn {
 namespace {
@@ -15,6 +18,36 @@ namespace {
 /// The (fractional) pair that turns `rotations` times within the original context: r = L / (2 pi theta^(2i/dim)).
 double correction_dim(double rotations, int64_t dim, double theta, int64_t original_length) {
   return dim * std::log(original_length / (rotations * 2 * std::numbers::pi)) / (2 * std::log(theta));
+}
+
+/// On a CPU, in one loop over rows: out [B, H, S, r] = x [B, H or 1, S, r] turned by cos and sin [S, r/2] or
+/// [B, 1, S, r/2].
+template <typename in_t, typename out_t>
+void rotate_rows(const at::Tensor& out, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                 bool interleaved) {
+  using wide_t = at::opmath_type<in_t>;
+  const int64_t num_heads = out.size(1), length = out.size(2), half = out.size(3) / 2;
+  const int64_t head_stride = x.size(1) == 1 ? 0 : x.stride(1), table_stride = cos.dim() == 4 ? cos.stride(0) : 0;
+  const int64_t pair = interleaved ? 2 : 1, other = interleaved ? 1 : half;  // from one pair to the next, within one
+  const in_t* in = x.const_data_ptr<in_t>();
+  out_t* to = out.data_ptr<out_t>();
+  const float *cos_data = cos.const_data_ptr<float>(), *sin_data = sin.const_data_ptr<float>();
+  const auto strides = [](const at::Tensor& t) { return std::array{t.stride(0), t.stride(1), t.stride(2)}; };
+  const auto in_strides = strides(x), to_strides = strides(out);
+  parallel_rows(out.size(0) * num_heads * length, 2 * half, [=](int64_t begin, int64_t end) FARSKIP_INLINE {
+    for (int64_t n = begin; n < end; ++n) {
+      const int64_t b = n / (num_heads * length), h = n / length % num_heads, s = n % length;
+      const in_t* from = in + b * in_strides[0] + h * head_stride + s * in_strides[2];
+      out_t* row = to + b * to_strides[0] + h * to_strides[1] + s * to_strides[2];
+      const float* c = cos_data + b * table_stride + s * half;
+      const float* si = sin_data + b * table_stride + s * half;
+      for (int64_t i = 0; i < half; ++i) {
+        const wide_t first = from[i * pair], second = from[i * pair + other];
+        row[i * pair] = static_cast<out_t>(first * c[i] - second * si[i]);
+        row[i * pair + other] = static_cast<out_t>(second * c[i] + first * si[i]);
+      }
+    }
+  });
 }
 
 /// The two channels of every pair along the last dimension: two views [..., dim/2].
@@ -27,6 +60,16 @@ std::pair<at::Tensor, at::Tensor> pairs(const at::Tensor& x, bool interleaved) {
 /// Writes x, rotated by the table's angles, into `out`; cos and sin broadcast against half of x.
 void rotate_into(const at::Tensor& out, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
                  bool interleaved) {
+  const auto dense = [](const at::Tensor& t) { return t.stride(-1) == 1 || t.size(-1) == 1; };
+  if (out.is_cpu() && dense(x) && dense(out) && cos.is_contiguous() && sin.is_contiguous() &&
+      cos.scalar_type() == at::kFloat) {
+    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, out.scalar_type(), "rotate", [&] {
+      using wide_t = at::opmath_type<scalar_t>;
+      (x.scalar_type() == out.scalar_type() ? rotate_rows<scalar_t, scalar_t> : rotate_rows<wide_t, scalar_t>)(
+          out, x, cos, sin, interleaved);
+    });
+    return;
+  }
   const at::Tensor wide = x.to(at::promote_types(x.scalar_type(), cos.scalar_type()));
   const auto [first, second] = pairs(wide, interleaved);
   const auto [out_first, out_second] = pairs(out, interleaved);
@@ -149,7 +192,7 @@ at::Tensor rotate_heads(const at::Tensor& plain, const at::Tensor& rope, const R
   FARSKIP_CHECK(table.rotates(), "a rotary table without angles");
   FARSKIP_CHECK(table.cos.size(-2) == rope.size(1) && 2 * table.cos.size(-1) == rope.size(3),
                 "the rotary table fits neither the sequence nor the head");
-  return RotateHeads::apply(rope, plain.defined() ? std::optional(plain) : std::nullopt, table.cos, table.sin,
+  return apply<RotateHeads>(rope, plain.defined() ? std::optional(plain) : std::nullopt, table.cos, table.sin,
                             table.interleaved);
 }
 

@@ -89,21 +89,22 @@ void tiled_product(const RowProduct<T>& p) {
 }
 
 template <typename T>
-void products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weight, const int64_t* offsets,
+void products(const at::Tensor& out, const at::Tensor& x, int64_t x_stride, const WeightRows& weight, const int64_t* offsets,
               const at::Tensor& bias, bool tiled, bool portable) {
   std::vector<int64_t> active;
   for (int64_t e = 0; e < weight.num_experts; ++e) {
     if (offsets[e + 1] > offsets[e]) active.push_back(e);
   }
+  const int64_t num_x = offsets[weight.num_experts];
   const auto quantized = quantized_kernels<T>(portable);
-  const bool many = tiled && quantized.decode != nullptr && !bias.defined() && x.size(0) >= many_rows * static_cast<int64_t>(active.size());
+  const bool many = tiled && quantized.decode != nullptr && !bias.defined() && num_x >= many_rows * static_cast<int64_t>(active.size());
   const auto kernel = weight.packed ? packed_product<T>
                       : many        ? tiled_product<T>
                                     : quantized.product;
   const int64_t at_once =
       weight.packed || many ? tiles::panel_cols : panel_rows(weight.depth * static_cast<int64_t>(sizeof(T)));
   const int64_t num_panels = (weight.num_rows + at_once - 1) / at_once;
-  const bool worth_it = x.size(0) * weight.num_rows * weight.depth >= 1 << 16;
+  const bool worth_it = num_x * weight.num_rows * weight.depth >= 1 << 16;
   const T* bias_data = bias.defined() ? bias.const_data_ptr<T>() : nullptr;
   const T* x_data = x.const_data_ptr<T>();
   T* out_data = out.data_ptr<T>();
@@ -111,8 +112,8 @@ void products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weig
   const auto rows_of = [&](int64_t item) { return weight.row(active[item / num_panels], item % num_panels * at_once); };
   deal(num_items, worth_it, [&](int64_t item, int64_t next) {
     const int64_t expert = active[item / num_panels], first = item % num_panels * at_once, row = offsets[expert];
-    kernel({.x = x_data + row * x.stride(0),
-            .x_stride = x.stride(0),
+    kernel({.x = x_data + row * x_stride,
+            .x_stride = x_stride,
             .num_x = offsets[expert + 1] - row,
             .w = rows_of(item),
             .w_stride = weight.row_stride,
@@ -120,8 +121,8 @@ void products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weig
             .num_w = std::min(at_once, weight.num_rows - first),
             .depth = weight.depth,
             .bias = bias_data == nullptr ? nullptr : bias_data + first,
-            .out = out_data + row * out.stride(0) + first,
-            .out_stride = out.stride(0),
+            .out = out_data + row * weight.num_rows + first,
+            .out_stride = weight.num_rows,
             .next = next < num_items ? rows_of(next) : nullptr});
   });
 }
@@ -160,11 +161,12 @@ void portable_product(const RowProduct<T>& p) {
 template void portable_product<float>(const RowProduct<float>&);
 template void portable_product<at::BFloat16>(const RowProduct<at::BFloat16>&);
 
-void row_products(const at::Tensor& out, const at::Tensor& x, const WeightRows& weight, const int64_t* offsets,
+void row_products(const at::Tensor& out, const at::Tensor& x, int64_t x_stride, const WeightRows& weight, const int64_t* offsets,
                   const at::Tensor& bias, bool tiled, bool portable) {
-  FARSKIP_CHECK(x.size(1) == weight.depth && (x.size(1) <= 1 || x.stride(1) == 1), "rows of x");
-  (x.scalar_type() == at::kFloat ? products<float> : products<at::BFloat16>)(out, x, weight, offsets, bias, tiled,
-                                                                             portable);
+  FARSKIP_CHECK(x.size(-1) == weight.depth && (weight.depth <= 1 || x.stride(-1) == 1), "rows of x");
+  FARSKIP_CHECK(out.is_contiguous() && out.numel() == offsets[weight.num_experts] * weight.num_rows, "rows of out");
+  (x.scalar_type() == at::kFloat ? products<float> : products<at::BFloat16>)(out, x, x_stride, weight, offsets, bias,
+                                                                             tiled, portable);
 }
 
 }  // namespace farskip::nn

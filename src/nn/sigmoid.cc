@@ -37,6 +37,6 @@ struct Sigmoid : torch::autograd::Function<Sigmoid> {
 
 }  // namespace
 
-at::Tensor sigmoid(const at::Tensor& x) { return Sigmoid::apply(x); }
+at::Tensor sigmoid(const at::Tensor& x) { return apply<Sigmoid>(x); }
 
 }  // namespace farskip::nn

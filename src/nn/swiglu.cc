@@ -85,6 +85,6 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
 
 }  // namespace
 
-at::Tensor swiglu(const at::Tensor& gate_up) { return SwiGlu::apply(gate_up); }
+at::Tensor swiglu(const at::Tensor& gate_up) { return apply<SwiGlu>(gate_up); }
 
 }  // namespace farskip::nn

@@ -1,5 +1,5 @@
 #pragma once
-// Products of matrices with few rows, on one thread of an x86-64 processor with 512-bit vectors: what experts and core
+// Products of matrices with few rows, on one thread of an x86-64 processor with AVX2 or AVX-512: what experts and core
 // attention consist of. A library's product spends much of such a call on choosing a kernel and on reordering its
 // operands. Here the left operand is read where it lies, and the right one is packed into panels of 64 columns, which
 // a caller may keep. Each element is a sum in the order of the inner index, in fp32, whatever the blocks (with the
@@ -15,7 +15,7 @@
 
 namespace farskip::nn::tiles {
 
-/// Whether this processor has the instructions for fp32 (AVX-512) or bf16 (AVX512_BF16) operands. Other types: false.
+/// Whether this processor has vectors for fp32 or bf16 operands (nn/processor.h). Other types: false.
 bool supported(at::ScalarType type);
 
 /// A matrix in memory of which one stride is 1. T: float or at::BFloat16.

@@ -4,6 +4,7 @@
 
 #include "check_function.h"
 #include "nn/matrix_unit.h"
+#include "nn/tile_kernels.h"
 
 namespace farskip::nn {
 namespace {
@@ -105,6 +106,43 @@ TEST(MatrixUnit, SumsOfBlocksOfEvenAndOddProducts) {
   tiles::product(out, a, b);
   EXPECT_BITS_EQUAL(out, expected.to(at::kBFloat16));
 }
+
+#if FARSKIP_VECTORS
+
+/// a [M, K] b [K, N <= 64] by one kind of vectors.
+template <typename T>
+at::Tensor by(void (*kernel)(const tiles::Left&, const tiles::Panel&, T*, int64_t, bool), const at::Tensor& a,
+              const at::Tensor& b) {
+  const at::Tensor out = at::full({a.size(0), b.size(1)}, NAN, a.options());
+  std::vector<uint32_t> storage, words(tiles::panel_words<T>(b.size(0)));
+  const auto matrix = [](const at::Tensor& x) {
+    return tiles::Matrix<T>{x.const_data_ptr<T>(), x.size(0), x.size(1), x.stride(0), x.stride(1)};
+  };
+  kernel(tiles::left(matrix(a), storage), tiles::pack(matrix(b), 0, words.data()), out.data_ptr<T>(), out.size(1),
+         false);
+  return out;
+}
+
+/// Of both kinds where the processor has both: a wider one leaves the narrower untested elsewhere.
+TEST(TileKernels, Avx2AndAvx512) {
+  if (!tiles::supported(at::kFloat)) GTEST_SKIP() << "this processor lacks the instructions";
+  const bool both = vectors_for(at::kFloat) == Vectors::avx512;
+  for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 14}) {
+    for (const int64_t n : {1, 16, 20, 40, 63, 64}) {
+      for (const int64_t k : {1, 17, 40}) {
+        const at::Tensor a = random({m, k}, 14), b = random({k, n}, 15);
+        const at::Tensor narrow = by<float>(tiles::avx2::multiply<float, float>, a, b);
+        ASSERT_LT(tile_distance(narrow, a.to(at::kDouble).mm(b.to(at::kDouble))), 2e-6) << m << " x " << k << " x " << n;
+        if (both) EXPECT_BITS_EQUAL(by<float>(tiles::avx512::multiply<float, float>, a, b), narrow);
+        const at::Tensor a2 = a.to(at::kBFloat16), b2 = b.to(at::kBFloat16);
+        const at::Tensor pairs = by<at::BFloat16>(tiles::avx2::multiply<at::BFloat16, at::BFloat16>, a2, b2);
+        ASSERT_LT(tile_distance(pairs, a2.to(at::kDouble).mm(b2.to(at::kDouble))), 4e-3);
+      }
+    }
+  }
+}
+
+#endif
 
 TEST(TileTypes, OthersGoToTheLibrary) {
   EXPECT_FALSE(tiles::supported(at::kDouble));
