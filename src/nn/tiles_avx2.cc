@@ -11,9 +11,11 @@
 namespace farskip::nn::tiles::avx2 {
 namespace {
 
-/// Words of the left operand, in every lane, and vectors of words of the right one: of bf16 the elements of each half.
-FARSKIP_AVX2 inline __m256 low_half(__m256i words) { return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16)); }
-FARSKIP_AVX2 inline __m256 high_half(__m256i words) {
+/// Elements `half` of words: of bf16 the lower or the higher half, of fp32 there is one.
+template <typename T, int half>
+FARSKIP_AVX2 inline __m256 elements(__m256i words) {
+  if constexpr (std::is_same_v<T, float>) return _mm256_castsi256_ps(words);
+  if constexpr (half == 0) return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
   return _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32(static_cast<int>(0xFFFF0000U))));
 }
 FARSKIP_AVX2 inline __m256i load(const uint32_t* words) {
@@ -32,6 +34,21 @@ FARSKIP_AVX2 void put(Out* out, int64_t num, const float* sums, bool add) {
   }
 }
 
+/// sums += elements `half` of R words of the left operand times those of 8 N words of the right one.
+template <typename T, int half, int R, int N>
+FARSKIP_AVX2 inline void add_products(__m256 (&sums)[R][N], const uint32_t* word, int64_t row_stride,
+                                      const uint32_t* column) {
+  __m256 factor[N];
+#pragma GCC unroll 8
+  for (int c = 0; c < N; ++c) factor[c] = elements<T, half>(load(column + 8 * c));
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) {
+    const __m256 x = elements<T, half>(_mm256_set1_epi32(static_cast<int>(word[r * row_stride])));
+#pragma GCC unroll 8
+    for (int c = 0; c < N; ++c) sums[r][c] = _mm256_fmadd_ps(x, factor[c], sums[r][c]);
+  }
+}
+
 /// R rows times 16 C columns, of which `cols` are wanted; `column`: their words in a panel `width` wide.
 template <typename T, typename Out, int R, int C>
 FARSKIP_AVX2 void block(const Left& a, const uint32_t* column, int64_t width, int64_t cols, Ahead ahead, Out* out,
@@ -45,23 +62,8 @@ FARSKIP_AVX2 void block(const Left& a, const uint32_t* column, int64_t width, in
   const uint32_t* word = a.words;
   for (int64_t k = 0; k < a.depth; ++k, word += a.depth_stride, column += width, ahead.bytes += ahead.step) {
     _mm_prefetch(ahead.bytes, _MM_HINT_T1);
-    const auto step = [&](auto half) __attribute__((always_inline, target("avx2,fma"))) {
-      __m256 factor[num];
-#pragma GCC unroll 8
-      for (int c = 0; c < num; ++c) factor[c] = half(load(column + 8 * c));
-#pragma GCC unroll 6
-      for (int r = 0; r < R; ++r) {
-        const __m256 x = half(_mm256_set1_epi32(static_cast<int>(word[r * a.row_stride])));
-#pragma GCC unroll 8
-        for (int c = 0; c < num; ++c) acc[r][c] = _mm256_fmadd_ps(x, factor[c], acc[r][c]);
-      }
-    };
-    if constexpr (std::is_same_v<T, float>) {
-      step([](__m256i words) __attribute__((always_inline, target("avx2,fma"))) { return _mm256_castsi256_ps(words); });
-    } else {
-      step([](__m256i words) __attribute__((always_inline, target("avx2,fma"))) { return low_half(words); });
-      step([](__m256i words) __attribute__((always_inline, target("avx2,fma"))) { return high_half(words); });
-    }
+    add_products<T, 0>(acc, word, a.row_stride, column);
+    if constexpr (!std::is_same_v<T, float>) add_products<T, 1>(acc, word, a.row_stride, column);
   }
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r) {

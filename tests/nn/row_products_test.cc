@@ -38,11 +38,13 @@ TEST(RowProducts, Avx2AndAvx512) {
     for (const int64_t m : {1, 2, 3, 4, 5, 11}) {
       for (const int64_t n : {1, 4, 7, 30}) {
         for (const int64_t k : {1, 31, 64, 150}) {
-          const at::Tensor x = random({m, k}, 1), weight = random({n, k}, 2, 0.05);
+          const at::Tensor x = random({m, k}, 1).to(at::kFloat), weight = random({n, k}, 2, 0.05).to(at::kFloat);
           const at::Tensor portable = by<float>(portable_product<float>, x, format, weight);
           const at::Tensor narrow = by<float>(avx2_product<float>, x, format, weight);
           ASSERT_TRUE(at::allclose(narrow, portable, 1e-5, 1e-5)) << m << " x " << k << " x " << n;
-          if (both) EXPECT_BITS_EQUAL(by<float>(avx512_product<float>, x, format, weight), narrow);
+          if (both) {
+            EXPECT_BITS_EQUAL(by<float>(avx512_product<float>, x, format, weight), narrow);
+          }
           const at::Tensor pairs = x.to(at::kBFloat16);
           ASSERT_TRUE(at::allclose(by<at::BFloat16>(avx2_product<at::BFloat16>, pairs, format, weight),
                                    by<at::BFloat16>(portable_product<at::BFloat16>, pairs, format, weight), 1e-2, 1e-2));

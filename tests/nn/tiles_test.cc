@@ -130,10 +130,12 @@ TEST(TileKernels, Avx2AndAvx512) {
   for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 14}) {
     for (const int64_t n : {1, 16, 20, 40, 63, 64}) {
       for (const int64_t k : {1, 17, 40}) {
-        const at::Tensor a = random({m, k}, 14), b = random({k, n}, 15);
+        const at::Tensor a = random({m, k}, 14).to(at::kFloat), b = random({k, n}, 15).to(at::kFloat);
         const at::Tensor narrow = by<float>(tiles::avx2::multiply<float, float>, a, b);
         ASSERT_LT(tile_distance(narrow, a.to(at::kDouble).mm(b.to(at::kDouble))), 2e-6) << m << " x " << k << " x " << n;
-        if (both) EXPECT_BITS_EQUAL(by<float>(tiles::avx512::multiply<float, float>, a, b), narrow);
+        if (both) {
+          EXPECT_BITS_EQUAL(by<float>(tiles::avx512::multiply<float, float>, a, b), narrow);
+        }
         const at::Tensor a2 = a.to(at::kBFloat16), b2 = b.to(at::kBFloat16);
         const at::Tensor pairs = by<at::BFloat16>(tiles::avx2::multiply<at::BFloat16, at::BFloat16>, a2, b2);
         ASSERT_LT(tile_distance(pairs, a2.to(at::kDouble).mm(b2.to(at::kDouble))), 4e-3);
