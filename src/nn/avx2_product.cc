@@ -1,5 +1,5 @@
-// WideRows times rows of a quantised weight with 256-bit vectors: up to 3 rows of x and 4 rows of the weight, each sum in
-// 16 lanes of two vectors. Elements are decoded in registers as fp32; where there are more rows of x, once, into a
+// WideRows times rows of a quantised weight with 256-bit vectors: up to 3 rows of x and 4 rows of the weight, each sum
+// in 16 lanes of two vectors. Elements are decoded in registers as fp32; where there are more rows of x, once, into a
 // buffer. bf16 rows of x are widened first.
 
 #include <algorithm>
@@ -58,9 +58,9 @@ FARSKIP_AVX2 inline Stretch load(const std::byte* row, int64_t i) {
     for (int j = 0; j < 4; ++j) {
       int eight;
       std::memcpy(&eight, block.q + 4 * j, sizeof(eight));
-      const __m256i q = _mm256_and_si256(
-          _mm256_srlv_epi32(_mm256_set1_epi32(eight), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)),
-          _mm256_set1_epi32(15));
+      const __m256i q =
+          _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(eight), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)),
+                           _mm256_set1_epi32(15));
       const __m256 value = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(q), minimum);
       stretch.part[j] = std::is_same_v<T, float> ? value : rounded_to_bf16(value);
     }
@@ -130,7 +130,8 @@ FARSKIP_AVX2 void block(const WideRows<T>& rows, int64_t m, int64_t n) {
     for (int c = 0; c < C; ++c) {
       const float scale = p.scales == nullptr ? 1.0F : p.scales[n + c];
       const float bias = p.bias == nullptr ? 0.0F : static_cast<float>(p.bias[n + c]);
-      const __m128 value = _mm_fmadd_ss(_mm_set_ss(sum_of(sum[r][c][0], sum[r][c][1])), _mm_set_ss(scale), _mm_set_ss(bias));
+      const __m128 value =
+          _mm_fmadd_ss(_mm_set_ss(sum_of(sum[r][c][0], sum[r][c][1])), _mm_set_ss(scale), _mm_set_ss(bias));
       p.out[(m + r) * p.out_stride + n + c] = static_cast<T>(_mm_cvtss_f32(value));
     }
   }

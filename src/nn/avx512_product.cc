@@ -65,7 +65,9 @@ struct Reader;
 template <typename T>
 struct OwnReader {
   static constexpr int64_t vector_bytes = 64;
-  FARSKIP_AVX512 static inline __m512i load(const std::byte* row, int64_t i) { return _mm512_loadu_si512(row + 64 * i); }
+  FARSKIP_AVX512 static inline __m512i load(const std::byte* row, int64_t i) {
+    return _mm512_loadu_si512(row + 64 * i);
+  }
   FARSKIP_AVX512 static inline __m512i load(const std::byte* row, int64_t i, Mask<T> mask) {
     return masked_load(reinterpret_cast<const T*>(row) + i * lanes<T>, mask);
   }

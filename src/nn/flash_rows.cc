@@ -91,8 +91,8 @@ FARSKIP_AVX512 inline void store(T* out, __m512 value) {
 }
 
 template <typename T>
-FARSKIP_AVX512 void forward_rows(const Block& b, float scale, const float* scores, T* weights, float* largest, float* sum,
-                               float* out, int64_t width) {
+FARSKIP_AVX512 void forward_rows(const Block& b, float scale, const float* scores, T* weights, float* largest,
+                                 float* sum, float* out, int64_t width) {
   const __m512 wide_scale = _mm512_set1_ps(scale), nothing = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
   for (int64_t r = b.first; r < b.rows; ++r) {
     const int64_t seen = b.seen(r);
@@ -126,7 +126,7 @@ FARSKIP_AVX512 void forward_rows(const Block& b, float scale, const float* score
 
 template <typename T>
 FARSKIP_AVX512 void backward_rows(const Block& b, float scale, const float* scores, const float* dweights,
-                                const float* lse, const float* delta, T* weights, T* dscores) {
+                                  const float* lse, const float* delta, T* weights, T* dscores) {
   const __m512 wide_scale = _mm512_set1_ps(scale);
   for (int64_t r = b.first; r < b.rows; ++r) {
     const __m512 lse_r = _mm512_set1_ps(lse[r]), delta_r = _mm512_set1_ps(delta[r]);

@@ -65,8 +65,8 @@ void rotate_into(const at::Tensor& out, const at::Tensor& x, const at::Tensor& c
       cos.scalar_type() == at::kFloat) {
     AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, out.scalar_type(), "rotate", [&] {
       using wide_t = at::opmath_type<scalar_t>;
-      (x.scalar_type() == out.scalar_type() ? rotate_rows<scalar_t, scalar_t> : rotate_rows<wide_t, scalar_t>)(
-          out, x, cos, sin, interleaved);
+      (x.scalar_type() == out.scalar_type() ? rotate_rows<scalar_t, scalar_t>
+                                            : rotate_rows<wide_t, scalar_t>)(out, x, cos, sin, interleaved);
     });
     return;
   }

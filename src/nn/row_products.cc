@@ -89,18 +89,17 @@ void tiled_product(const RowProduct<T>& p) {
 }
 
 template <typename T>
-void products(const at::Tensor& out, const at::Tensor& x, int64_t x_stride, const WeightRows& weight, const int64_t* offsets,
-              const at::Tensor& bias, bool tiled, bool portable) {
+void products(const at::Tensor& out, const at::Tensor& x, int64_t x_stride, const WeightRows& weight,
+              const int64_t* offsets, const at::Tensor& bias, bool tiled, bool portable) {
   std::vector<int64_t> active;
   for (int64_t e = 0; e < weight.num_experts; ++e) {
     if (offsets[e + 1] > offsets[e]) active.push_back(e);
   }
   const int64_t num_x = offsets[weight.num_experts];
   const auto quantized = quantized_kernels<T>(portable);
-  const bool many = tiled && quantized.decode != nullptr && !bias.defined() && num_x >= many_rows * static_cast<int64_t>(active.size());
-  const auto kernel = weight.packed ? packed_product<T>
-                      : many        ? tiled_product<T>
-                                    : quantized.product;
+  const bool many = tiled && quantized.decode != nullptr && !bias.defined() &&
+                    num_x >= many_rows * static_cast<int64_t>(active.size());
+  const auto kernel = weight.packed ? packed_product<T> : many ? tiled_product<T> : quantized.product;
   const int64_t at_once =
       weight.packed || many ? tiles::panel_cols : panel_rows(weight.depth * static_cast<int64_t>(sizeof(T)));
   const int64_t num_panels = (weight.num_rows + at_once - 1) / at_once;
@@ -161,8 +160,8 @@ void portable_product(const RowProduct<T>& p) {
 template void portable_product<float>(const RowProduct<float>&);
 template void portable_product<at::BFloat16>(const RowProduct<at::BFloat16>&);
 
-void row_products(const at::Tensor& out, const at::Tensor& x, int64_t x_stride, const WeightRows& weight, const int64_t* offsets,
-                  const at::Tensor& bias, bool tiled, bool portable) {
+void row_products(const at::Tensor& out, const at::Tensor& x, int64_t x_stride, const WeightRows& weight,
+                  const int64_t* offsets, const at::Tensor& bias, bool tiled, bool portable) {
   FARSKIP_CHECK(x.size(-1) == weight.depth && (weight.depth <= 1 || x.stride(-1) == 1), "rows of x");
   FARSKIP_CHECK(out.is_contiguous() && out.numel() == offsets[weight.num_experts] * weight.num_rows, "rows of out");
   (x.scalar_type() == at::kFloat ? products<float> : products<at::BFloat16>)(out, x, x_stride, weight, offsets, bias,

@@ -59,9 +59,10 @@ void avx2_decode(const RowProduct<T>& product, T* out, int64_t stride);
 
 /// out [M, N]: out[m] = W_e x[m] + bias for the rows offsets[e] <= m < offsets[e+1] of each expert. Panels of the
 /// weights of experts that have rows are dealt among threads. x [M, K] with dense rows that lie `x_stride` elements
-/// apart; bias [N] or undefined; all three of one type. M may be several dimensions, in out contiguous. `tiled`: quantised experts with many rows may be decoded into tiles, whose sums have another
-/// order. `portable`: although the processor has wider vectors.
-void row_products(const at::Tensor& out, const at::Tensor& x, int64_t x_stride, const WeightRows& weight, const int64_t* offsets,
-                  const at::Tensor& bias, bool tiled, bool portable);
+/// apart; bias [N] or undefined; all three of one type. M may be several dimensions, in out contiguous. `tiled`:
+/// quantised experts with many rows may be decoded into tiles, whose sums have another order. `portable`: although the
+/// processor has wider vectors.
+void row_products(const at::Tensor& out, const at::Tensor& x, int64_t x_stride, const WeightRows& weight,
+                  const int64_t* offsets, const at::Tensor& bias, bool tiled, bool portable);
 
 }  // namespace farskip::nn

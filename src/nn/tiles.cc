@@ -31,7 +31,8 @@ void transpose(const char* in, int64_t stride, int64_t rows, int64_t cols, uint3
 template <typename T, typename Out>
 void multiply_vectors(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool add) {
   static const auto kernel = vectors_for(c10::CppTypeToScalarType<T>::value) == Vectors::avx512
-                                 ? avx512::multiply<T, Out> : avx2::multiply<T, Out>;
+                                 ? avx512::multiply<T, Out>
+                                 : avx2::multiply<T, Out>;
   kernel(a, b, out, row_stride, add);
 }
 

@@ -38,8 +38,8 @@ FARSKIP_AVX2 inline void add_products(__m256 (&sums)[R][N], const uint32_t* word
   }
 }
 
-/// sums [R, 16 C] of R rows times 16 C columns, or with `more` what they were and that. `column`: words of the columns in
-/// a panel `width` wide, as is a row of sums.
+/// sums [R, 16 C] of R rows times 16 C columns, or with `more` what they were and that. `column`: words of the columns
+/// in a panel `width` wide, as is a row of sums.
 template <typename T, int R, int C>
 FARSKIP_AVX2 void block(const Left& a, const uint32_t* column, int64_t width, Ahead ahead, float* sums, bool more) {
   constexpr int num = 2 * C;

@@ -111,7 +111,8 @@ FARSKIP_AVX512 inline void transpose(__m512i (&x)[16], __m512i (&y)[16]) {
 
 }  // namespace
 
-FARSKIP_AVX512 void transpose(const char* in, int64_t stride, int64_t rows, int64_t cols, uint32_t* out, int64_t width) {
+FARSKIP_AVX512 void transpose(const char* in, int64_t stride, int64_t rows, int64_t cols, uint32_t* out,
+                              int64_t width) {
   __m512i x[16], y[16];
   if (rows == 16 && cols == 16) {  // most of them: no masks
 #pragma GCC unroll 16

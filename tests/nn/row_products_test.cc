@@ -10,7 +10,8 @@ namespace {
 
 /// Quantised rows times x by one kind of vectors, with a bias.
 template <typename T>
-at::Tensor by(void (*kernel)(const RowProduct<T>&), const at::Tensor& x, WeightFormat format, const at::Tensor& weight) {
+at::Tensor by(void (*kernel)(const RowProduct<T>&), const at::Tensor& x, WeightFormat format,
+              const at::Tensor& weight) {
   const int64_t num_w = weight.size(0), depth = weight.size(1), bytes = row_bytes(format, depth);
   std::vector<std::byte> rows(num_w * bytes);
   quantize(weight, format, rows.data());
@@ -47,7 +48,8 @@ TEST(RowProducts, Avx2AndAvx512) {
           }
           const at::Tensor pairs = x.to(at::kBFloat16);
           ASSERT_TRUE(at::allclose(by<at::BFloat16>(avx2_product<at::BFloat16>, pairs, format, weight),
-                                   by<at::BFloat16>(portable_product<at::BFloat16>, pairs, format, weight), 1e-2, 1e-2));
+                                   by<at::BFloat16>(portable_product<at::BFloat16>, pairs, format, weight), 1e-2,
+                                   1e-2));
         }
       }
     }

@@ -132,7 +132,8 @@ TEST(TileKernels, Avx2AndAvx512) {
       for (const int64_t k : {1, 17, 40}) {
         const at::Tensor a = random({m, k}, 14).to(at::kFloat), b = random({k, n}, 15).to(at::kFloat);
         const at::Tensor narrow = by<float>(tiles::avx2::multiply<float, float>, a, b);
-        ASSERT_LT(tile_distance(narrow, a.to(at::kDouble).mm(b.to(at::kDouble))), 2e-6) << m << " x " << k << " x " << n;
+        ASSERT_LT(tile_distance(narrow, a.to(at::kDouble).mm(b.to(at::kDouble))), 2e-6)
+            << m << " x " << k << " x " << n;
         if (both) {
           EXPECT_BITS_EQUAL(by<float>(tiles::avx512::multiply<float, float>, a, b), narrow);
         }
