@@ -12,7 +12,7 @@ target_compile_features(farskip_options INTERFACE $<INSTALL_INTERFACE:cxx_std_20
 # -Wno-restrict: GCC 12 warns falsely inside std::string (its bug 105651).
 # Programs and libraries alike: the precompiled header serves only files with the same flags.
 target_compile_options(farskip_options INTERFACE
-  "$<BUILD_INTERFACE:-fPIC;-fno-math-errno>")  # nobody reads it, and roots are vectorised
+  "$<BUILD_INTERFACE:-fPIC;-fno-math-errno;-fno-trapping-math>")  # nobody reads errno or traps; roots and choices are vectorised
 target_compile_options(farskip_options INTERFACE
   "$<BUILD_INTERFACE:-Wall;-Wextra;-Werror;-Wno-unused-parameter;-Wno-restrict;$<$<BOOL:${CCACHE}>:-fpch-preprocess>>")
 target_compile_definitions(farskip_options INTERFACE $<INSTALL_INTERFACE:FMT_HEADER_ONLY>)  # else base/format_library

@@ -3,62 +3,123 @@
 #include <limits>
 #include <type_traits>
 
-#include "nn/for_machine.h"
+#include "base/error.h"
 #include "nn/processor.h"
 
 namespace farskip::nn {
 
 namespace {
 
-/// On any processor.
-namespace plain {
-
-template <typename T>
-void forward_rows(const Block& b, float scale, const float* scores, T* weights, float* largest, float* sum, float* out,
-                  int64_t width) {
-  for_machine(b.first, b.rows, [=](int64_t begin, int64_t end) FARSKIP_INLINE {
-    for (int64_t r = begin; r < end; ++r) {
-      const int64_t seen = b.seen(r);
-      float x[tiles::panel_cols];
-      for (int64_t n = 0; n < tiles::panel_cols; ++n) {
-        const float score = scores[r * tiles::panel_cols + n] * scale;
-        x[n] = n < seen ? score : -std::numeric_limits<float>::infinity();
-      }
-      const float top = std::max(largest[r], lane_max<float>(tiles::panel_cols, x));
-      for (float& value : x) value = exponential(value - top);
-      for (int64_t n = 0; n < tiles::panel_cols; ++n) weights[r * tiles::panel_cols + n] = static_cast<T>(x[n]);
-      const float added = lane_sum<float>(tiles::panel_cols, [&](int64_t n) FARSKIP_INLINE { return x[n]; });
-      if (top == largest[r]) {
-        sum[r] += added;
-        continue;
-      }
-      const float shrink = exponential(largest[r] - top);
-      sum[r] = sum[r] * shrink + added;
-      largest[r] = top;
-      for (int64_t n = 0; n < width; ++n) out[r * width + n] *= shrink;
-    }
-  });
-}
-
-template <typename T>
-void backward_rows(const Block& b, float scale, const float* scores, const float* dweights, const float* lse,
-                   const float* delta, T* weights, T* dscores) {
-  for_machine(b.first, b.rows, [=](int64_t begin, int64_t end) FARSKIP_INLINE {
-    for (int64_t r = begin; r < end; ++r) {
-      const int64_t at = r * tiles::panel_cols, seen = b.seen(r);
-      for (int64_t n = 0; n < tiles::panel_cols; ++n) {
-        const float p = exponential(scores[at + n] * scale - lse[r]);
-        const float ds = scale * p * (dweights[at + n] - delta[r]);
-        weights[at + n] = static_cast<T>(zero_where(n >= seen, p));
-        dscores[at + n] = static_cast<T>(zero_where(n >= seen, ds));
-      }
-    }
-  });
-}
-
-}  // namespace plain
-
 #if FARSKIP_VECTORS
+namespace avx2 {
+
+constexpr int num_vectors = tiles::panel_cols / 8;
+
+/// e^x as exponential() of nn/for_machine.h; NaN stays.
+FARSKIP_AVX2 inline __m256 exponential(__m256 argument) {
+  const __m256 least = _mm256_set1_ps(-87.3F);
+  const __m256 x = _mm256_min_ps(_mm256_set1_ps(88.0F), _mm256_max_ps(least, argument));
+  const __m256 n =
+      _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504F)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375F), x);
+  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4F), r);
+  __m256 p = _mm256_set1_ps(1.9875691500e-4F);
+  for (const float c : {1.3981999507e-3F, 8.3334519073e-3F, 4.1665795894e-2F, 1.6666665459e-1F, 5.0000001201e-1F})
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(c));
+  p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.0F));
+  const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+  const __m256 far = _mm256_cmp_ps(argument, least, _CMP_LT_OQ);
+  return _mm256_andnot_ps(far, _mm256_mul_ps(p, _mm256_castsi256_ps(power)));
+}
+
+/// Which of columns [8 c, 8 c + 8) are among the first `seen`.
+FARSKIP_AVX2 inline __m256 seen_mask(int64_t seen, int c) {
+  const __m256i column = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * c));
+  return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(seen)), column));
+}
+
+template <typename T>
+FARSKIP_AVX2 inline void store(T* out, __m256 value) {
+  if constexpr (std::is_same_v<T, float>) {
+    _mm256_storeu_ps(out, value);
+  } else {  // to the nearest, ties to even
+    const __m256i bits = _mm256_castps_si256(value);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i nearest = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+    const __m256 none = _mm256_cmp_ps(value, value, _CMP_UNORD_Q);
+    const __m256i chosen = _mm256_castps_si256(
+        _mm256_blendv_ps(_mm256_castsi256_ps(nearest), _mm256_castsi256_ps(_mm256_set1_epi32(0x7FC00000)), none));
+    const __m256i words = _mm256_srli_epi32(chosen, 16);
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(packed));
+  }
+}
+
+/// Halves onto halves: 8 lanes, 4, 2 and 1.
+template <typename Op>
+FARSKIP_AVX2 inline float fold(__m256 value, Op op) {
+  float lanes[8];
+  _mm256_storeu_ps(lanes, value);
+  for (int half = 4; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) lanes[l] = op(lanes[l], lanes[l + half]);
+  }
+  return lanes[0];
+}
+
+template <typename T>
+FARSKIP_AVX2 void forward_rows(const Block& b, float scale, const float* scores, T* weights, float* largest, float* sum,
+                               float* out, int64_t width) {
+  const __m256 wide_scale = _mm256_set1_ps(scale), nothing = _mm256_set1_ps(-std::numeric_limits<float>::infinity());
+  for (int64_t r = b.first; r < b.rows; ++r) {
+    const int64_t seen = b.seen(r);
+    __m256 x[num_vectors], most = nothing, all = _mm256_setzero_ps();
+    for (int c = 0; c < num_vectors; ++c) {
+      const __m256 score = _mm256_mul_ps(_mm256_loadu_ps(scores + r * tiles::panel_cols + 8 * c), wide_scale);
+      x[c] = _mm256_blendv_ps(nothing, score, seen_mask(seen, c));
+      most = _mm256_max_ps(most, x[c]);
+    }
+    const float top = std::max(largest[r], fold(most, [](float one, float other) { return std::max(one, other); }));
+    const __m256 wide_top = _mm256_set1_ps(top);
+    for (int c = 0; c < num_vectors; ++c) {
+      x[c] = exponential(_mm256_sub_ps(x[c], wide_top));
+      all = _mm256_add_ps(all, x[c]);
+      store(weights + r * tiles::panel_cols + 8 * c, x[c]);
+    }
+    const float added = fold(all, [](float one, float other) { return one + other; });
+    if (top == largest[r]) {
+      sum[r] += added;
+      continue;
+    }
+    const __m256 shrink = exponential(_mm256_set1_ps(largest[r] - top));
+    sum[r] = sum[r] * _mm256_cvtss_f32(shrink) + added;
+    largest[r] = top;
+    float* row = out + r * width;
+    int64_t n = 0;
+    for (; n + 8 <= width; n += 8) _mm256_storeu_ps(row + n, _mm256_mul_ps(shrink, _mm256_loadu_ps(row + n)));
+    for (; n < width; ++n) row[n] *= _mm256_cvtss_f32(shrink);
+  }
+}
+
+template <typename T>
+FARSKIP_AVX2 void backward_rows(const Block& b, float scale, const float* scores, const float* dweights,
+                                const float* lse, const float* delta, T* weights, T* dscores) {
+  const __m256 wide_scale = _mm256_set1_ps(scale);
+  for (int64_t r = b.first; r < b.rows; ++r) {
+    const __m256 lse_r = _mm256_set1_ps(lse[r]), delta_r = _mm256_set1_ps(delta[r]);
+    for (int c = 0; c < num_vectors; ++c) {
+      const int64_t at = r * tiles::panel_cols + 8 * c;
+      const __m256 mask = seen_mask(b.seen(r), c);
+      const __m256 p = exponential(_mm256_fmsub_ps(_mm256_loadu_ps(scores + at), wide_scale, lse_r));
+      const __m256 ds =
+          _mm256_mul_ps(_mm256_mul_ps(wide_scale, p), _mm256_sub_ps(_mm256_loadu_ps(dweights + at), delta_r));
+      store(weights + at, _mm256_and_ps(mask, p));
+      store(dscores + at, _mm256_and_ps(mask, ds));
+    }
+  }
+}
+
+}  // namespace avx2
+
 namespace avx512 {
 
 constexpr int num_vectors = tiles::panel_cols / 16;
@@ -143,7 +204,6 @@ FARSKIP_AVX512 void backward_rows(const Block& b, float scale, const float* scor
 }
 
 }  // namespace avx512
-#endif
 
 template <typename T>
 bool wide() {
@@ -155,20 +215,30 @@ bool wide() {
 template <typename T>
 void softmax_rows(const Block& b, float scale, const float* scores, T* weights, float* largest, float* sum, float* out,
                   int64_t width) {
-#if FARSKIP_VECTORS
-  if (wide<T>()) return avx512::forward_rows(b, scale, scores, weights, largest, sum, out, width);
-#endif
-  plain::forward_rows(b, scale, scores, weights, largest, sum, out, width);
+  (wide<T>() ? avx512::forward_rows<T> : avx2::forward_rows<T>)(b, scale, scores, weights, largest, sum, out, width);
 }
 
 template <typename T>
 void softmax_backward_rows(const Block& b, float scale, const float* scores, const float* dweights, const float* lse,
                            const float* delta, T* weights, T* dscores) {
-#if FARSKIP_VECTORS
-  if (wide<T>()) return avx512::backward_rows(b, scale, scores, dweights, lse, delta, weights, dscores);
-#endif
-  plain::backward_rows(b, scale, scores, dweights, lse, delta, weights, dscores);
+  (wide<T>() ? avx512::backward_rows<T> : avx2::backward_rows<T>)(b, scale, scores, dweights, lse, delta, weights,
+                                                                  dscores);
 }
+
+#else
+
+}  // namespace
+
+template <typename T>
+void softmax_rows(const Block&, float, const float*, T*, float*, float*, float*, int64_t) {
+  fail("not built for this processor");
+}
+template <typename T>
+void softmax_backward_rows(const Block&, float, const float*, const float*, const float*, const float*, T*, T*) {
+  fail("not built for this processor");
+}
+
+#endif
 
 #define FARSKIP_ROWS_FOR(T)                                                                                           \
   template void softmax_rows<T>(const Block&, float, const float*, T*, float*, float*, float*, int64_t);              \
