@@ -38,72 +38,67 @@ FARSKIP_AVX2 inline void add_products(__m256 (&sums)[R][N], const uint32_t* word
   }
 }
 
-/// sums [R, 16 C] of R rows times 16 C columns, or with `more` what they were and that. `column`: words of the columns
-/// in a panel `width` wide, as is a row of sums.
+/// The columns of a block: word (k, n) at words[k * stride + n].
+struct Columns {
+  const uint32_t* words;
+  int64_t stride;
+};
+struct Sums {
+  float* data;
+  int64_t stride;
+  bool more;  ///< to be added to
+  Sums at(int64_t row, int64_t column) const { return {data + row * stride + column, stride, more}; }
+};
+
+/// R rows times 16 C columns: 2 R C sums, 2 C factors and a word fit into 16 registers.
 template <typename T, int R, int C>
-FARSKIP_AVX2 void block(const Left& a, const uint32_t* column, int64_t width, Ahead ahead, float* sums, bool more) {
+FARSKIP_AVX2 void block(const Left& a, Columns b, Ahead ahead, Sums sums) {
   constexpr int num = 2 * C;
   __m256 acc[R][num];
 #pragma GCC unroll 6
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-    for (int c = 0; c < num; ++c) acc[r][c] = more ? _mm256_loadu_ps(sums + r * width + 8 * c) : _mm256_setzero_ps();
+    for (int c = 0; c < num; ++c)
+      acc[r][c] = sums.more ? _mm256_loadu_ps(sums.data + r * sums.stride + 8 * c) : _mm256_setzero_ps();
+  }
   const uint32_t* word = a.words;
-  for (int64_t k = 0; k < a.depth; ++k, word += a.depth_stride, column += width, ahead.bytes += ahead.step) {
+  for (int64_t k = 0; k < a.depth; ++k, word += a.depth_stride, b.words += b.stride, ahead.bytes += ahead.step) {
     _mm_prefetch(ahead.bytes, _MM_HINT_T1);
-    add_products<T, 0>(acc, word, a.row_stride, column);
-    if constexpr (!std::is_same_v<T, float>) add_products<T, 1>(acc, word, a.row_stride, column);
+    add_products<T, 0>(acc, word, a.row_stride, b.words);
+    if constexpr (!std::is_same_v<T, float>) add_products<T, 1>(acc, word, a.row_stride, b.words);
   }
 #pragma GCC unroll 6
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-    for (int c = 0; c < num; ++c) _mm256_storeu_ps(sums + r * width + 8 * c, acc[r][c]);
-}
-
-/// R rows times the whole panel, 16 C columns at a time: 2 R C sums, 2 C factors and a word fit into 16 registers.
-template <typename T, int R, int C>
-void sweep(const Left& a, const Panel& b, Ahead& ahead, float* sums, bool more) {
-  int64_t n = 0;
-  for (; n + 16 * C <= b.width; n += 16 * C, ahead.bytes += ahead.step * a.depth)
-    block<T, R, C>(a, b.words + n, b.width, ahead, sums + n, more);
-  if constexpr (C > 1) {
-    for (; n < b.width; n += 16, ahead.bytes += ahead.step * a.depth)
-      block<T, R, 1>(a, b.words + n, b.width, ahead, sums + n, more);
+    for (int c = 0; c < num; ++c) _mm256_storeu_ps(sums.data + r * sums.stride + 8 * c, acc[r][c]);
   }
 }
 
 constexpr int64_t max_rows = 6;
 
+/// All rows times 16 columns.
 template <typename T>
-void multiply_rows(const Left& a, const Panel& b, float* sums, bool more) {
-  const int64_t groups = b.width / 16, rest = a.rows % max_rows;
-  Ahead ahead = Ahead::of(b, a.rows / max_rows * groups + (rest == 0 ? 0 : rest == 1 ? 1 : groups));
-  int64_t m = 0;
-  for (; m + max_rows <= a.rows; m += max_rows)
-    sweep<T, max_rows, 1>(a.rows_from(m), b, ahead, sums + m * b.width, more);
-  const Left last = a.rows_from(m);
-  sums += m * b.width;
-  switch (rest) {
-    case 1:
-      return groups == 4 ? sweep<T, 1, 4>(last, b, ahead, sums, more) : sweep<T, 1, 1>(last, b, ahead, sums, more);
-    case 2:
-      return sweep<T, 2, 2>(last, b, ahead, sums, more);
-    case 3:
-      return sweep<T, 3, 1>(last, b, ahead, sums, more);
-    case 4:
-      return sweep<T, 4, 1>(last, b, ahead, sums, more);
-    case 5:
-      return sweep<T, 5, 1>(last, b, ahead, sums, more);
-  }
+void multiply_columns(const Left& a, Columns b, Ahead& ahead, Sums sums) {
+  static constexpr decltype(&block<T, 1, 1>) blocks[] = {block<T, 1, 1>, block<T, 2, 1>, block<T, 3, 1>,
+                                                         block<T, 4, 1>, block<T, 5, 1>, block<T, 6, 1>};
+  for (int64_t m = 0; m < a.rows; m += max_rows, ahead.bytes += ahead.step * a.depth)
+    blocks[std::min(max_rows, a.rows - m) - 1](a.rows_from(m), b, ahead, sums.at(m, 0));
 }
 
-/// Operands in fp32, a part of the inner index at a time.
-struct WidenedPart {
-  std::vector<float> left, panel;
-};
+/// Few rows read the panel where it lies: one or two more of its columns at a time.
+template <typename T>
+void multiply_few(const Left& a, const Panel& b, Sums sums) {
+  const Columns all{b.words, b.width};
+  if (a.rows == 1 && b.width == 64) return block<T, 1, 4>(a, all, Ahead::of(b, 1), sums);
+  int64_t n = 0;
+  Ahead ahead = Ahead::of(b, (a.rows + max_rows - 1) / max_rows * (b.width / 16));
+  for (; a.rows == 2 && n + 32 <= b.width; n += 32, ahead.bytes += ahead.step * a.depth)
+    block<T, 2, 2>(a, {b.words + n, b.width}, ahead, sums.at(0, n));
+  for (; n < b.width; n += 16) multiply_columns<T>(a, {b.words + n, b.width}, ahead, sums.at(0, n));
+}
 
 /// Words [k, k + depth) of each row as twice as many numbers.
-FARSKIP_AVX2 Left widen(const Left& a, int64_t k, int64_t depth, std::vector<float>& to) {
+FARSKIP_AVX2 Left widened(const Left& a, int64_t k, int64_t depth, std::vector<float>& to) {
   to.resize(2 * depth * a.rows);
   const uint32_t* words = a.words + k * a.depth_stride;
   for (int64_t r = 0; r < a.rows; ++r) {
@@ -126,41 +121,42 @@ FARSKIP_AVX2 Left widen(const Left& a, int64_t k, int64_t depth, std::vector<flo
   return {reinterpret_cast<const uint32_t*>(to.data()), a.rows, 2 * depth, 2 * depth, 1};
 }
 
-FARSKIP_AVX2 Panel widen(const Panel& b, int64_t k, int64_t depth, std::vector<float>& to) {
-  to.resize(2 * depth * b.width);
-  const uint32_t* words = b.words + k * b.width;
-  for (int64_t i = 0; i < depth; ++i) {
-    float* out = to.data() + 2 * i * b.width;
-    for (int64_t n = 0; n < b.width; n += 8) {
-      const __m256i eight = load(words + i * b.width + n);
-      _mm256_storeu_ps(out + n, elements<at::BFloat16, 0>(eight));
-      _mm256_storeu_ps(out + b.width + n, elements<at::BFloat16, 1>(eight));
+/// Words [k, k + depth) of 16 columns from n on as twice as many numbers.
+FARSKIP_AVX2 void widen_columns(const Panel& b, int64_t k, int64_t depth, int64_t n, float* to) {
+  for (int64_t i = k; i < k + depth; ++i, to += 32) {
+    for (int64_t c = 0; c < 16; c += 8) {
+      const __m256i eight = load(b.words + i * b.width + n + c);
+      _mm256_storeu_ps(to + c, elements<at::BFloat16, 0>(eight));
+      _mm256_storeu_ps(to + 16 + c, elements<at::BFloat16, 1>(eight));
     }
   }
-  return {reinterpret_cast<const uint32_t*>(to.data()), b.cols, b.width, 2 * depth};
 }
 
 constexpr int64_t rows_at_once = 96;
-constexpr int64_t depth_at_once = 256;  // of fp32: 64 KiB of a panel, which every block of rows reads again
+constexpr int64_t depth_at_once = 256;  // of fp32: 16 KiB of 16 columns, which all blocks of rows find in the cache
 
-/// sums [rows, width]. Many rows read their operands part by part, so that a part of the panel stays in the cache, and
-/// of bf16 each is widened once. REQUIRES: at most rows_at_once rows.
+/// Many rows: a part of the inner index at a time, bf16 widened before.
 template <typename T>
-void multiply_part(const Left& a, const Panel& b, float* sums) {
+void multiply_many(const Left& a, const Panel& b, Sums sums) {
+  constexpr bool wide = std::is_same_v<T, float>;
   constexpr int64_t step = depth_at_once * static_cast<int64_t>(sizeof(T)) / 4;
-  const bool few = a.rows <= 2 * max_rows, fits = std::is_same_v<T, float> && a.depth <= 2 * step;
-  if (few || fits || a.depth == 0) return multiply_rows<T>(a, b, sums, false);
-  thread_local WidenedPart part;
+  thread_local std::vector<float> left;
+  float columns[wide ? 1 : 16 * depth_at_once];
   for (int64_t k = 0; k < a.depth; k += step) {
     const int64_t depth = std::min(step, a.depth - k);
+    Left part{a.words + k * a.depth_stride, a.rows, depth, a.row_stride, a.depth_stride};
+    if constexpr (!wide) part = widened(a, k, depth, left);
     const uint32_t* next = k + step < a.depth ? b.words + (k + step) * b.width : b.next;
-    if constexpr (std::is_same_v<T, float>) {
-      const Left left{a.words + k * a.depth_stride, a.rows, depth, a.row_stride, a.depth_stride};
-      multiply_rows<float>(left, {b.words + k * b.width, b.cols, b.width, depth, next}, sums, k > 0);
-    } else {
-      Panel panel = widen(b, k, depth, part.panel);
-      panel.next = next;
-      multiply_rows<float>(widen(a, k, depth, part.left), panel, sums, k > 0);
+    Ahead ahead =
+        Ahead::of({b.words, b.cols, b.width, part.depth, next}, (a.rows + max_rows - 1) / max_rows * (b.width / 16));
+    sums.more = k > 0;
+    for (int64_t n = 0; n < b.width; n += 16) {
+      Columns part_columns{b.words + k * b.width + n, b.width};
+      if constexpr (!wide) {
+        widen_columns(b, k, depth, n, columns);
+        part_columns = {reinterpret_cast<const uint32_t*>(columns), 16};
+      }
+      multiply_columns<float>(part, part_columns, ahead, sums.at(0, n));
     }
   }
 }
@@ -221,7 +217,8 @@ void multiply(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool 
   for (int64_t first = 0; first < a.rows; first += rows_at_once) {
     Left part = a.rows_from(first);
     part.rows = std::min(part.rows, rows_at_once);
-    multiply_part<T>(part, b, sums);
+    const bool few = part.rows <= 2 * max_rows || a.depth == 0;
+    (few ? multiply_few<T> : multiply_many<T>)(part, b, {sums, b.width, false});
     for (int64_t r = 0; r < part.rows; ++r) {
       const float* row = sums + r * b.width;
       Out* to = out + (first + r) * row_stride;
