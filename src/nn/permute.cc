@@ -83,7 +83,7 @@ RoutePlan make_route_plan(const at::Tensor& ids_TK, int64_t num_experts, int64_t
   const SortedIds sorted = sort_ids(ids_TK, num_experts);
   plan.order = sorted.order;
   plan.inverse = sorted.inverse;
-  plan.token = at::div(sorted.order, plan.top_k, "floor");
+  plan.token = sorted.token;
   plan.send_counts = sorted.counts.view({num_ranks, num_experts / num_ranks});
   return plan;
 }
@@ -105,9 +105,10 @@ RoutePlan make_local_plan(const at::Tensor& ids_TK, int64_t num_experts, int64_t
 void complete_route_plan(RoutePlan& plan, const at::Tensor& recv_counts) {
   FARSKIP_CHECK(recv_counts.sizes() == plan.send_counts.sizes(), "received counts have another shape than sent ones");
   const int64_t num_ranks = recv_counts.size(0), num_local = recv_counts.size(1);
-  plan.send_rows = to_host(plan.send_counts.sum(1));
-  plan.recv_rows.assign(num_ranks, 0);
+  const std::vector<int64_t> sent = to_host(plan.send_counts);
   const std::vector<int64_t> counts = to_host(recv_counts);  // [source][local expert]
+  plan.send_rows.assign(num_ranks, 0);
+  plan.recv_rows.assign(num_ranks, 0);
 
   // First arrival row of every (source, expert) block; blocks arrive by source, and within a source by expert.
   std::vector<int64_t> first(num_ranks * num_local);
@@ -115,6 +116,7 @@ void complete_route_plan(RoutePlan& plan, const at::Tensor& recv_counts) {
   for (int64_t block = 0; block < num_ranks * num_local; ++block) {
     first[block] = num_received;
     num_received += counts[block];
+    plan.send_rows[block / num_local] += sent[block];
     plan.recv_rows[block / num_local] += counts[block];
   }
 

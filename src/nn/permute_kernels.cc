@@ -104,17 +104,20 @@ SortedIds sort_ids(const at::Tensor& ids_TK, int64_t num_experts) {
   SortedIds out;
   if (!flat.device().is_cpu()) {
     out.order = std::get<1>(at::sort(flat, /*stable=*/true, /*dim=*/0, /*descending=*/false));
+    out.token = at::div(out.order, ids_TK.size(1), "floor");
     out.inverse =
         at::empty_like(flat).scatter_(0, out.order, at::arange(num_rows, flat.options())).view(ids_TK.sizes());
     out.counts = expert_load(flat, num_experts);
     return out;
   }
   out.order = at::empty_like(flat);
+  out.token = at::empty_like(flat);
   out.inverse = at::empty_like(ids_TK, at::MemoryFormat::Contiguous);
   out.counts = at::zeros({num_experts}, flat.options());
   const int64_t* ids = flat.const_data_ptr<int64_t>();
   int64_t* counts = out.counts.data_ptr<int64_t>();
   int64_t* order = out.order.data_ptr<int64_t>();
+  int64_t* token = out.token.data_ptr<int64_t>();
   int64_t* inverse = out.inverse.data_ptr<int64_t>();
   for (int64_t i = 0; i < num_rows; ++i) {
     FARSKIP_CHECK(ids[i] >= 0 && ids[i] < num_experts, "an expert id outside the model");
@@ -122,9 +125,10 @@ SortedIds sort_ids(const at::Tensor& ids_TK, int64_t num_experts) {
   }
   std::vector<int64_t> next(num_experts, 0);
   for (int64_t e = 1; e < num_experts; ++e) next[e] = next[e - 1] + counts[e - 1];
-  for (int64_t i = 0; i < num_rows; ++i) {
+  for (int64_t i = 0, top_k = ids_TK.size(1); i < num_rows; ++i) {
     const int64_t row = next[ids[i]]++;
     order[row] = i;
+    token[row] = i / top_k;
     inverse[i] = row;
   }
   return out;

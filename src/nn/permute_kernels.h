@@ -16,9 +16,10 @@ at::Tensor gather_scale(const at::Tensor& x, const at::Tensor& index, const at::
 /// d[t,k] = x[t] . rows[index[t,k]] in the wide type. x [T, D], rows [N, D], index [T, K] -> [T, K].
 at::Tensor gather_dot(const at::Tensor& x, const at::Tensor& rows, const at::Tensor& index);
 
-/// Stable counting sort of expert ids. ids [T, K] int64 on a CPU; fills order [N], inverse [T, K], counts [E].
+/// Stable counting sort of expert ids. ids [T, K] int64; fills order [N], token [N] (order / K), inverse [T, K],
+/// counts [E].
 struct SortedIds {
-  at::Tensor order, inverse, counts;
+  at::Tensor order, token, inverse, counts;
 };
 SortedIds sort_ids(const at::Tensor& ids, int64_t num_experts);
 

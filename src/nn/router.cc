@@ -26,15 +26,15 @@ at::Tensor stable_topk(const at::Tensor& scores_NE, int64_t k) {
         .narrow(-1, 0, k)
         .contiguous();
   }
-  const at::Tensor left_NE = scores_NE.clone(at::MemoryFormat::Contiguous);  // what is still to be chosen from
+  const at::Tensor dense_NE = scores_NE.contiguous();
   const at::Tensor ids_NK = at::empty({num_rows, k}, scores_NE.options().dtype(at::kLong));
   AT_DISPATCH_FLOATING_TYPES(scores_NE.scalar_type(), "stable_topk", [&] {
-    scalar_t* left = left_NE.data_ptr<scalar_t>();
+    const scalar_t* scores = dense_NE.const_data_ptr<scalar_t>();
     int64_t* ids = ids_NK.data_ptr<int64_t>();
     at::parallel_for(0, num_rows, 64, [&](int64_t begin, int64_t end) {
       std::vector<char> taken(num_columns);
       for (int64_t n = begin; n < end; ++n) {
-        const scalar_t* row = left + n * num_columns;
+        const scalar_t* row = scores + n * num_columns;
         std::fill(taken.begin(), taken.end(), 0);
         for (int64_t j = 0; j < k; ++j) {
           int64_t best = -1;
