@@ -7,8 +7,8 @@
 #include <memory>
 #include <type_traits>
 
+#include "nn/avx2.h"
 #include "nn/for_machine.h"
-#include "nn/processor.h"
 #include "nn/row_products.h"
 
 #if FARSKIP_VECTORS
@@ -22,18 +22,6 @@ constexpr int64_t most_rows = 3;  // with 2 columns 12 sums
 struct Stretch {
   __m256 part[4];
 };
-
-FARSKIP_AVX2 inline __m256 lowered(__m256i pair) { return _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16)); }
-FARSKIP_AVX2 inline __m256 raised(__m256i pair) {
-  return _mm256_castsi256_ps(_mm256_and_si256(pair, _mm256_set1_epi32(static_cast<int>(0xFFFF0000U))));
-}
-
-/// To the nearest number of bf16, ties to even. REQUIRES: finite.
-FARSKIP_AVX2 inline __m256 rounded_to_bf16(__m256 value) {
-  const __m256i bits = _mm256_castps_si256(value);
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  return raised(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF))));
-}
 
 /// Stretch i of a row; of int8 without its scale, of int4 rounded to T.
 template <WeightFormat format, typename T>
@@ -53,7 +41,7 @@ FARSKIP_AVX2 inline Stretch load(const std::byte* row, int64_t i) {
     int pair;
     std::memcpy(&pair, &block, sizeof(pair));
     const __m256i both = _mm256_set1_epi32(pair);
-    const __m256 scale = lowered(both), minimum = raised(both);
+    const __m256 scale = avx2::low_half(both), minimum = avx2::high_half(both);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       int eight;
@@ -62,7 +50,7 @@ FARSKIP_AVX2 inline Stretch load(const std::byte* row, int64_t i) {
           _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(eight), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)),
                            _mm256_set1_epi32(15));
       const __m256 value = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(q), minimum);
-      stretch.part[j] = std::is_same_v<T, float> ? value : rounded_to_bf16(value);
+      stretch.part[j] = std::is_same_v<T, float> ? value : avx2::rounded_to_bf16(value);
     }
   }
   return stretch;

@@ -4,14 +4,14 @@
 #include <type_traits>
 
 #include "base/error.h"
-#include "nn/processor.h"
+#include "nn/avx2.h"
 
 namespace farskip::nn {
 
-namespace {
-
 #if FARSKIP_VECTORS
+
 namespace avx2 {
+namespace {
 
 constexpr int num_vectors = tiles::panel_cols / 8;
 
@@ -43,13 +43,10 @@ FARSKIP_AVX2 inline void store(T* out, __m256 value) {
   if constexpr (std::is_same_v<T, float>) {
     _mm256_storeu_ps(out, value);
   } else {  // to the nearest, ties to even
-    const __m256i bits = _mm256_castps_si256(value);
-    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    const __m256i nearest = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
     const __m256 none = _mm256_cmp_ps(value, value, _CMP_UNORD_Q);
-    const __m256i chosen = _mm256_castps_si256(
-        _mm256_blendv_ps(_mm256_castsi256_ps(nearest), _mm256_castsi256_ps(_mm256_set1_epi32(0x7FC00000)), none));
-    const __m256i words = _mm256_srli_epi32(chosen, 16);
+    const __m256 nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7FC00000));
+    const __m256 nearest = _mm256_blendv_ps(rounded_to_bf16(value), nan, none);
+    const __m256i words = _mm256_srli_epi32(_mm256_castps_si256(nearest), 16);
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x08);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(packed));
   }
@@ -118,9 +115,11 @@ FARSKIP_AVX2 void backward_rows(const Block& b, float scale, const float* scores
   }
 }
 
+}  // namespace
 }  // namespace avx2
 
 namespace avx512 {
+namespace {
 
 constexpr int num_vectors = tiles::panel_cols / 16;
 
@@ -203,14 +202,13 @@ FARSKIP_AVX512 void backward_rows(const Block& b, float scale, const float* scor
   }
 }
 
+}  // namespace
 }  // namespace avx512
 
 template <typename T>
-bool wide() {
+static bool wide() {
   return vectors_for(c10::CppTypeToScalarType<T>::value) == Vectors::avx512;
 }
-
-}  // namespace
 
 template <typename T>
 void softmax_rows(const Block& b, float scale, const float* scores, T* weights, float* largest, float* sum, float* out,
@@ -226,8 +224,6 @@ void softmax_backward_rows(const Block& b, float scale, const float* scores, con
 }
 
 #else
-
-}  // namespace
 
 template <typename T>
 void softmax_rows(const Block&, float, const float*, T*, float*, float*, float*, int64_t) {

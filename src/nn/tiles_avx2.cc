@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "nn/avx2.h"
 #include "nn/tile_kernels.h"
 
 #if FARSKIP_VECTORS
@@ -16,8 +17,7 @@ namespace {
 template <typename T, int half>
 FARSKIP_AVX2 inline __m256 elements(__m256i words) {
   if constexpr (std::is_same_v<T, float>) return _mm256_castsi256_ps(words);
-  if constexpr (half == 0) return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
-  return _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32(static_cast<int>(0xFFFF0000U))));
+  return half == 0 ? nn::avx2::low_half(words) : nn::avx2::high_half(words);
 }
 FARSKIP_AVX2 inline __m256i load(const uint32_t* words) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
