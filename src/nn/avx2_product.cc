@@ -182,12 +182,8 @@ void product_of(const RowProduct<T>& p) {
 
 template <typename T>
 void avx2_product(const RowProduct<T>& p) {
-  if (p.format == WeightFormat::int4) return product_of<WeightFormat::int4>(p);
-  float scales[max_panel_rows];
-  for (int64_t n = 0; n < p.num_w; ++n) scales[n] = scale_of_row(p.w + n * p.w_stride, p.depth);
-  RowProduct<T> scaled = p;
-  scaled.scales = scales;
-  product_of<WeightFormat::int8>(scaled);
+  if (p.format == WeightFormat::int8) return product_of<WeightFormat::int8>(p);
+  product_of<WeightFormat::int4>(p);
 }
 
 template <typename T>

@@ -283,13 +283,7 @@ void avx512_decode(const RowProduct<T>& p, T* out, int64_t stride) {
 
 template <typename T>
 void avx512_product(const RowProduct<T>& p) {
-  if (p.format == WeightFormat::int8) {
-    float scales[max_panel_rows];
-    for (int64_t n = 0; n < p.num_w; ++n) scales[n] = scale_of_row(p.w + n * p.w_stride, p.depth);
-    RowProduct<T> scaled = p;
-    scaled.scales = scales;
-    return multiply_decoded<WeightFormat::int8>(scaled);
-  }
+  if (p.format == WeightFormat::int8) return multiply_decoded<WeightFormat::int8>(p);
   multiply_decoded<WeightFormat::int4>(p);
 }
 

@@ -124,13 +124,14 @@ at::Tensor InferenceWeight::product(const at::Tensor& x, const int64_t* offsets,
       "a bias [N] of the type of x");
   const bool own_kernel = quantized(format_) || packed_ || portable_ || options.batch_invariant;
   if (!own_kernel) return library_product(x, offsets, bias);
-  // A matrix of dense rows is read where it lies.
-  const bool lies = x.dim() == 2 && (x.stride(1) == 1 || depth_ <= 1);
-  const at::Tensor rows = lies ? x : x.contiguous();
+  // Dense rows at equal distances are read where they lie.
+  at::Tensor rows = x.is_contiguous() ? x : x.reshape({-1, depth_});
+  if (rows.stride(-1) != 1 && depth_ > 1) rows = rows.contiguous();
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = num_rows_;
   const at::Tensor out = at::empty(shape, x.options());
-  row_products(out, rows, lies ? rows.stride(0) : depth_, view(), offsets, bias, !options.batch_invariant, portable_);
+  row_products(out, rows, rows.is_contiguous() ? depth_ : rows.stride(0), view(), offsets, bias,
+               !options.batch_invariant, portable_);
   return out;
 }
 

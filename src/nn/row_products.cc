@@ -81,11 +81,9 @@ void tiled_product(const RowProduct<T>& p) {
   const auto words = std::make_unique_for_overwrite<uint32_t[]>(tiles::panel_words<T>(p.depth));
   const tiles::Panel w = tiles::pack(tiles::Matrix<T>{decoded.get(), p.depth, p.num_w, 1, stride}, 0, words.get());
   if (p.format != WeightFormat::int8) return tiles::multiply<T>(x, w, p.out, p.out_stride);
-  float scales[tiles::panel_cols];
-  for (int64_t n = 0; n < p.num_w; ++n) scales[n] = scale_of_row(p.w + n * p.w_stride, p.depth);
   const auto sums = std::make_unique_for_overwrite<float[]>(p.num_x * tiles::panel_cols);
   tiles::multiply<T>(x, w, sums.get(), tiles::panel_cols);
-  scale_columns(sums.get(), tiles::panel_cols, scales, p.num_x, p.num_w, p.out, p.out_stride);
+  scale_columns(sums.get(), tiles::panel_cols, p.scales, p.num_x, p.num_w, p.out, p.out_stride);
 }
 
 template <typename T>
@@ -111,17 +109,23 @@ void products(const at::Tensor& out, const at::Tensor& x, int64_t x_stride, cons
   const auto rows_of = [&](int64_t item) { return weight.row(active[item / num_panels], item % num_panels * at_once); };
   deal(num_items, worth_it, [&](int64_t item, int64_t next) {
     const int64_t expert = active[item / num_panels], first = item % num_panels * at_once, row = offsets[expert];
+    const int64_t num_w = std::min(at_once, weight.num_rows - first);
+    const std::byte* rows = rows_of(item);
+    const bool scaled = weight.format == WeightFormat::int8;
+    float scales[max_panel_rows];
+    for (int64_t n = 0; scaled && n < num_w; ++n) scales[n] = scale_of_row(rows + n * weight.row_stride, weight.depth);
     kernel({.x = x_data + row * x_stride,
             .x_stride = x_stride,
             .num_x = offsets[expert + 1] - row,
-            .w = rows_of(item),
+            .w = rows,
             .w_stride = weight.row_stride,
             .format = weight.format,
-            .num_w = std::min(at_once, weight.num_rows - first),
+            .num_w = num_w,
             .depth = weight.depth,
             .bias = bias_data == nullptr ? nullptr : bias_data + first,
             .out = out_data + row * weight.num_rows + first,
             .out_stride = weight.num_rows,
+            .scales = scaled ? scales : nullptr,
             .next = next < num_items ? rows_of(next) : nullptr});
   });
 }

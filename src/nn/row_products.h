@@ -36,7 +36,7 @@ struct RowProduct {
   const T* bias;  ///< [num_w], or null
   T* out;         ///< [num_x, num_w]
   int64_t out_stride;
-  const float* scales = nullptr;    ///< [num_w] of the sums, for avx512_product itself
+  const float* scales = nullptr;    ///< [num_w] of the sums of int8; null for other formats
   const std::byte* next = nullptr;  ///< the rows of the weight that come next, for packed_product
 };
 

@@ -16,6 +16,9 @@ at::Tensor by(void (*kernel)(const RowProduct<T>&), const at::Tensor& x, WeightF
   std::vector<std::byte> rows(num_w * bytes);
   quantize(weight, format, rows.data());
   const at::Tensor out = at::full({x.size(0), num_w}, NAN, x.options()), bias = at::arange(num_w, x.options());
+  std::vector<float> scales;
+  for (int64_t n = 0; format == WeightFormat::int8 && n < num_w; ++n)
+    scales.push_back(scale_of_row(rows.data() + n * bytes, depth));
   kernel({.x = x.const_data_ptr<T>(),
           .x_stride = x.stride(0),
           .num_x = x.size(0),
@@ -26,7 +29,8 @@ at::Tensor by(void (*kernel)(const RowProduct<T>&), const at::Tensor& x, WeightF
           .depth = depth,
           .bias = bias.const_data_ptr<T>(),
           .out = out.data_ptr<T>(),
-          .out_stride = num_w});
+          .out_stride = num_w,
+          .scales = scales.empty() ? nullptr : scales.data()});
   return out;
 }
 

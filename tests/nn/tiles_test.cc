@@ -54,7 +54,7 @@ TEST_P(Tiles, ProductsOfParts) {
 }
 
 TEST_P(Tiles, BitsDependNeitherOnThreadsNorOnTheOtherRows) {
-  const at::Tensor a = make({50, 130}, 5), b = make({700, 130}, 6).t();
+  const at::Tensor a = make({50, 601}, 5), b = make({700, 601}, 6).t();  // more than is multiplied at a time
   const at::Tensor whole = at::empty({50, 700}, a.options()), row = at::empty({1, 700}, a.options()),
                    one_thread = at::empty_like(whole);
   tiles::product(whole, a, b);
@@ -129,7 +129,7 @@ TEST(TileKernels, Avx2AndAvx512) {
   const bool both = vectors_for(at::kFloat) == Vectors::avx512;
   for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 14}) {
     for (const int64_t n : {1, 16, 20, 40, 63, 64}) {
-      for (const int64_t k : {1, 17, 40}) {
+      for (const int64_t k : {1, 17, 40, 601}) {
         const at::Tensor a = random({m, k}, 14).to(at::kFloat), b = random({k, n}, 15).to(at::kFloat);
         const at::Tensor narrow = by<float>(tiles::avx2::multiply<float, float>, a, b);
         ASSERT_LT(tile_distance(narrow, a.to(at::kDouble).mm(b.to(at::kDouble))), 2e-6)
