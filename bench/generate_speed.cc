@@ -107,13 +107,19 @@ class Comparison {
   }
 
   void run(std::string& report) {
+    const auto settings = words_of(arguments_["settings"], ',');
+    if (!settings.empty()) {
+      with_decoder(InferenceModel(folder_, {.dtype = at::kFloat}), decoder_options(), [&](Decoder& decoder) {
+        ours(decoder);
+        exact_ = logits_;
+      });
+    }
     const InferenceModel model(folder_);
     with_decoder(model, decoder_options(), [&](Decoder& decoder) {
       ours(decoder);
       const Times checked = ours(decoder);
       const at::Tensor our_logits = logits_;
-      for (const auto& setting : words_of(arguments_["settings"], ','))
-        compare(setting, decoder, checked, our_logits, report);
+      for (const auto& setting : settings) compare(setting, decoder, checked, our_logits, report);
     });
     for (const auto& type : words_of(arguments_["gguf"], ',')) {
       if (!arguments_["llama_bench"].empty()) compare_gguf(type, report);
@@ -199,8 +205,11 @@ class Comparison {
       return;
     }
     const at::Tensor logits = at::from_file(logits_path, false, our_logits.size(0), at::kFloat);
-    const double error = (logits - our_logits).norm().item<double>() / our_logits.norm().item<double>();
-    if (!(error < (dtype_ == "fp32" ? 1e-4 : 5e-2))) fail("{}: logits differ by {:.1e}", setting, error);
+    const double mine = error_of(our_logits), error = error_of(logits);
+    // In bf16 a near tie of experts falls either way, which the layers behind it carry on: theirs says how far.
+    const double bound = dtype_ == "fp32" ? 1e-4 : std::max(5e-2, 1.5 * error);
+    if (!(mine < bound) || (dtype_ == "fp32" && !(error < bound)))
+      fail("{}: its logits are {:.1e} from those of fp32, ours {:.1e}", setting, error, mine);
     if (dtype_ == "fp32" && second.tokens != checked.tokens) fail("{}: greedy tokens differ", setting);
     const auto they = [&] {
       Times times;
@@ -208,7 +217,11 @@ class Comparison {
       return times;
     };
     in_turns(
-        setting, [&] { return ours(decoder); }, they, fmt::format("{:.1e}", error), report);
+        setting, [&] { return ours(decoder); }, they, fmt::format("{:.1e}, {:.1e}", mine, error), report);
+  }
+
+  double error_of(const at::Tensor& logits) const {
+    return (logits - exact_).norm().item<double>() / exact_.norm().item<double>();
   }
 
   /// Times both in turns and adds a row: `mine` and `other` are functions that return Times.
@@ -281,7 +294,8 @@ class Comparison {
   const Arguments& arguments_;
   std::string name_, dtype_, folder_;
   std::vector<int32_t> prompt_;
-  at::Tensor logits_;
+  at::Tensor logits_;  ///< behind the prompt, of the last run of ours,
+  at::Tensor exact_;   ///< and of the same weights in fp32
 };
 
 int run(int argc, char** argv) {
@@ -292,7 +306,7 @@ int run(int argc, char** argv) {
       "Prompt of {} tokens, {} decoded, {} threads, {} rounds in turns. Tokens/s are prefill / decode; ratios are "
       "theirs over ours in time (above 1: ours are faster); against \"ours plain\" it is another form of ours that is "
       "compared.\n\n"
-      "| model | dtype | against | ours, tokens/s | theirs | prefill | decode | logits differ by |\n"
+      "| model | dtype | against | ours, tokens/s | theirs | prefill | decode | logits from fp32, ours, theirs |\n"
       "|---|---|---|---|---|---|---|---|\n",
       arguments["prompt"], arguments["decode"], arguments["threads"], arguments["rounds"]);
   fmt::print("{}", report);
