@@ -1,7 +1,8 @@
 """Generates with transformers: the other side of bench/generate_speed.cc, which starts this program.
 
-It reads lines "generate N" on standard input: reads the prompt, makes N tokens greedily, and answers with
-"prefill-ms decode-ms token token ..." in one line; the logits behind the prompt go to --logits as fp32.
+It reads lines on standard input. "generate N": reads the prompt, makes N tokens greedily, and answers with
+"prefill-ms decode-ms token token ..." in one line. "logits K": writes the logits of every K-th position of the prompt to
+--logits as fp32, and answers with their number.
 
 Settings that are tried for "transformers at its best": SDPA attention; experts as the library runs them by default (a
 loop over experts), by torch's grouped product ("grouped_mm", transformers 5) and batched ("batched_mm"); its cache that
@@ -47,13 +48,18 @@ def main():
     print(f"transformers {transformers.__version__}, torch {torch.__version__}", flush=True)
     with torch.inference_mode():
         for line in sys.stdin:
-            num = int(line.split()[1])
+            command, num = line.split()
+            num = int(num)
+            if command == "logits":
+                logits = model.forward(input_ids=prompt).logits[0, num - 1::num].float()
+                logits.numpy().tofile(arguments.logits)
+                print(logits.shape[0], flush=True)
+                continue
             begin = time.perf_counter()
             cache = (transformers.StaticCache(config=model.config, max_cache_len=arguments.max_positions)
                      if arguments.compile else transformers.DynamicCache(config=model.config))
             logits = model.forward(input_ids=prompt, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-            behind_prompt = logits[0, -1]
-            tokens = [behind_prompt.argmax()]
+            tokens = [logits[0, -1].argmax()]
             prefill = time.perf_counter()
             for i in range(num - 1):
                 position = torch.tensor([prompt.shape[1] + i])
@@ -61,7 +67,6 @@ def main():
                                 cache_position=position, logits_to_keep=1).logits
                 tokens.append(logits[0, -1].argmax())
             end = time.perf_counter()
-            behind_prompt.float().numpy().tofile(arguments.logits)
             print((prefill - begin) * 1e3, (end - prefill) * 1e3, *[t.item() for t in tokens], flush=True)
 
 
