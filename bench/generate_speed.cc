@@ -10,9 +10,10 @@
 // how it runs its experts, "+compile" after one for torch.compile over a static cache; all are tried, and of each phase
 // the fastest is what we are compared with.
 //
-// The answer is checked first: logits at 16 positions of the prompt must be as near to those of the same weights in fp32
-// as theirs (relative L2, printed), in fp32 all greedy tokens the same. Then the two are timed in turns in one run on one machine; ratios are of medians, with a 95 % bootstrap interval
-// over rounds. Batch-invariant and quantised runs of ours are compared with our own plain one in the same way.
+// The answer is checked first: logits at 16 positions of the prompt must be as near to those of the same weights in
+// fp32 as theirs (relative L2, printed), in fp32 all greedy tokens the same. Then the two are timed in turns in one run
+// on one machine; ratios are of medians, with a 95 % bootstrap interval over rounds. Batch-invariant and quantised runs
+// of ours are compared with our own plain one in the same way.
 //
 // `llama_bench` is llama.cpp's program; bench/llama_cpp.sh builds it, converts the models to
 // FOLDER/MODEL-DTYPE/TYPE.gguf and starts this. f32 and bf16 meet ours of that dtype, q8_0 our int8, q4_0 our int4,
