@@ -2,7 +2,7 @@
 
 import math
 
-COLOURS = {"untrained": "#888888", "calibrated": "#c2410c", "paper": "#1d4ed8", "ours": "#047857", "sft": "#7c3aed"}
+COLOURS = {"untrained": "#888888", "calibrated": "#c2410c", "paper": "#1d4ed8", "ours": "#047857", "ours+": "#a16207", "sft": "#7c3aed"}
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 420, 320, 56, 40, 48
 
 
