@@ -15,7 +15,7 @@ What is fixed before any result is seen:
               paper        FCSD as published: forward KL on the logits, all weights, AdamW, 5 % warm-up, cosine
               ours         the maps, fitted on the first 131,072 of the same training tokens (or all, where they are
                            fewer), then the same, at half the learning rates
-              ours+        as ours at the recipe's rates, with the embedding frozen and a hidden term that falls to nothing
+              ours+        as ours at the recipe's rates, the embedding frozen, a hidden term that falls to nothing, 0.05 of cross-entropy
               sft          as paper, cross-entropy in place of KL: the control
   trials      for each budget the paper's recipe gets 3 learning rates with each of 2 batch sizes, ours 3 learning rates with
               the smaller, ours+ as well, seed 1; the lowest KL on the validation part wins, and runs with seeds 1, 2, 3. sft takes
@@ -50,7 +50,7 @@ CALIBRATION_TOKENS = 131072
 SEEDS = (1, 2, 3)
 RATES = {"paper": (3e-4, 6e-4, 1.2e-3), "ours": (1.5e-4, 3e-4, 6e-4), "ours+": (3e-4, 6e-4, 1.2e-3)}
 CALIBRATE = ["calibrate=true", "calibrate_tokens={calibration_tokens}"]
-SETTINGS = {"paper": [], "ours": CALIBRATE, "ours+": [*CALIBRATE, "freeze=*embed_tokens*", "hidden_weight=3"],
+SETTINGS = {"paper": [], "ours": CALIBRATE, "ours+": [*CALIBRATE, "freeze=*embed_tokens*", "hidden_weight=3", "cross_entropy_weight=0.05"],
             "sft": ["cross_entropy_weight=1"]}
 
 

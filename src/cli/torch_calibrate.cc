@@ -1,23 +1,22 @@
 #include "cli/torch_calibrate.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdio>
 
 #include "base/error.h"
-#include "base/progress.h"
 #include "cli/text_tokens.h"
 #include "config/checkpoint_folder.h"
 #include "distill/calibrate.h"
+#include "distill/calibration_plan.h"
 #include "model/checkpoint.h"
 #include "trace/table.h"
 #include "transport/loopback.h"
 
 namespace farskip::cli {
 namespace {
-
-constexpr double seconds_between_lines = 2;
 
 at::Tensor sequences(const std::string& folder, const ModelConfig& model, const CalibrateArguments& arguments) {
   const int64_t wanted =
@@ -39,16 +38,6 @@ at::Tensor sequences(const std::string& folder, const ModelConfig& model, const 
   }
   return at::tensor(std::vector<int64_t>(tokens.begin(), tokens.begin() + num_sequences * length), at::kLong)
       .view({num_sequences, length});
-}
-
-void tell_plan(const ModelConfig& model, const at::Tensor& tokens, const std::string& spool_folder) {
-  const CalibrationPlan plan = plan_calibration(model, tokens.numel());
-  std::printf("calibration on %lld tokens: %s of weights in fp32, %s of statistics, %s of streams %s\n",
-              static_cast<long long>(tokens.numel()), format_bytes(4 * model.num_parameters()).c_str(),
-              format_bytes(static_cast<int64_t>(plan.statistics_bytes)).c_str(),
-              format_bytes(static_cast<int64_t>(plan.waiting_bytes)).c_str(),
-              spool_folder.empty() ? "in memory" : ("in " + spool_folder).c_str());
-  std::fflush(stdout);
 }
 
 void tell(const CalibrationReport& report) {
@@ -77,23 +66,16 @@ std::map<std::string, at::Tensor> calibrated_tensors(const std::string& in, cons
   const auto to = Connectivity::parse(connectivity, model.num_layers());
   if (from == to) fail("{} has the connectivity {} already: there is nothing to calibrate", in, to.to_string());
   const at::Tensor tokens = sequences(folder, model, arguments);
-  tell_plan(model, tokens, arguments.spool_folder);
+  fmt::print("{}\n", describe_calibration(model, tokens.numel(), tokens.size(1), arguments.spool_folder));
+  std::fflush(stdout);
   const auto table = std::make_shared<const ParameterTable>(model);
   ParameterSet parameters(table, {.keep_main = false});
   load_checkpoint(folder, parameters);
   CalibrationReport report;
   CalibrationOptions options;
   options.spool_folder = arguments.spool_folder;
-  const double begin = monotonic_seconds();
-  double told = begin;
-  options.on_progress = [&](int64_t layers) {
-    const double now = monotonic_seconds();
-    if (now - told < seconds_between_lines) return;
-    told = now;
-    const double left = (now - begin) / static_cast<double>(layers) * static_cast<double>(model.num_layers() - layers);
-    std::fprintf(stderr, "calibrated %lld of %lld layers, %s left\n", static_cast<long long>(layers),
-                 static_cast<long long>(model.num_layers()), format_duration(left).c_str());
-  };
+  options.on_progress =
+      calibration_progress(model.num_layers(), [](const std::string& line) { fmt::print(stderr, "{}\n", line); });
   run_ranks(1, [&](World& world) {
     const Communicators communicators = Communicators::make(world, {});
     report = calibrate(model, from, to, parameters, communicators, {}, tokens, options);

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "distill/calibration_plan.h"
 #include "distill/linear_map.h"
 #include "distill/tensor_spool.h"
 #include "distill/walker.h"
@@ -15,11 +16,6 @@
 
 namespace farskip {
 namespace {
-
-/// Bytes of the statistics of one map, fitted and held out.
-double statistics_bytes(double hidden_size, double num_parts) {
-  return 2 * 8 * hidden_size * hidden_size * (num_parts * num_parts + num_parts);
-}
 
 at::Tensor rows(const at::Tensor& value) { return value.flatten(0, -2); }
 
@@ -96,7 +92,7 @@ class Calibration {
   }
 
   bool experts_have_maps(int k) const {
-    const double bytes = static_cast<double>(model_.num_experts) * statistics_bytes(static_cast<double>(width()), 1);
+    const double bytes = static_cast<double>(model_.num_experts) * map_statistics_bytes(width(), 1);
     return model_.is_moe(k) && student_.permute(k) != no_node && bytes <= options_.max_expert_bytes;
   }
   int64_t width() const { return model_.hidden_size; }
@@ -365,16 +361,6 @@ MappedWeights CalibrationReport::mapped_weights(nn::ModelWeights& weights) const
     if (map.site == MapSite::feed_forward_input) add(map.layer, MapSite::expert_input);
   }
   return all;
-}
-
-CalibrationPlan plan_calibration(const ModelConfig& model, int64_t num_tokens) {
-  const auto size = static_cast<double>(model.hidden_size);
-  const double of_experts = static_cast<double>(model.num_experts) * statistics_bytes(size, 1);
-  // As much again while a map is made; of each token a few streams of teacher and student, and rows of experts.
-  const double statistics =
-      std::max(2 * statistics_bytes(size, 2), of_experts <= CalibrationOptions{}.max_expert_bytes ? of_experts : 0.0);
-  const auto rows_a_token = static_cast<double>(10 + model.top_k);
-  return {statistics, rows_a_token * size * 4 * static_cast<double>(num_tokens)};
 }
 
 CalibrationReport calibrate(const ModelConfig& model, const Connectivity& teacher, const Connectivity& student,

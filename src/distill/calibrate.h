@@ -48,12 +48,6 @@ struct CalibrationReport {
   MappedWeights mapped_weights(nn::ModelWeights& weights) const;
 };
 
-/// Memory of the statistics of one rank, and on disk (or in memory) of the values that wait, in bytes.
-struct CalibrationPlan {
-  double statistics_bytes = 0, waiting_bytes = 0;
-};
-CalibrationPlan plan_calibration(const ModelConfig& model, int64_t num_tokens);
-
 /// Maps the weights in `parameters` (fp32, without masters) for `student`. `tokens` [N, S] int64 are this rank's
 /// sequences, on every rank as many; statistics are sums over ranks. Called by all ranks. Where the report is not
 /// accepted(), the weights are of no use. Throws Error for too few sequences to hold some out.

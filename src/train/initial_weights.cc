@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "distill/calibration_plan.h"
 #include "model/checkpoint.h"
 #include "model/initialize.h"
 #include "train/load_cost.h"
@@ -64,8 +65,13 @@ void TrainingSession::calibrate_weights(const at::Tensor& tokens) {
   options.keep_main = false;
   ParameterSet fitted(std::make_shared<const ParameterTable>(model_.config), options);
   load_checkpoint(student_folder(config_), fitted);
+  CalibrationOptions calibration;
+  if (is_first()) {
+    log_info(describe_calibration(model_.config, tokens.numel(), tokens.size(1), calibration.spool_folder));
+    calibration.on_progress = calibration_progress(model_.config.num_layers(), log_info);
+  }
   calibration_ = calibrate(model_.config, model_.teacher->connectivity, model_.connectivity, fitted, communicators_,
-                           layout_, tokens);
+                           layout_, tokens, calibration);
   const CalibrationReport& report = *calibration_;
   if (is_first()) {
     log_info(fmt::format("calibrated on {:.0f} tokens in {}: KL on {:.0f} tokens held out {:.4f} before, {:.4f} after",
