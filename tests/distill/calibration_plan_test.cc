@@ -5,7 +5,7 @@
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
-#include "config/presets.h"
+#include "config/model_config.h"
 #include "distill/linear_map.h"
 
 namespace farskip {
@@ -20,7 +20,7 @@ TEST(CalibrationPlan, StatisticsAreThoseOfTheMaps) {
 }
 
 TEST(CalibrationPlan, GrowsWithTokens) {
-  const ModelConfig model = preset("deepseek-v2-lite");
+  const ModelConfig model = load_model_config("deepseek-v2-lite");
   const CalibrationPlan one = plan_calibration(model, 1 << 16, 4096), two = plan_calibration(model, 1 << 17, 4096);
   EXPECT_DOUBLE_EQ(two.forward_flops, 2 * one.forward_flops);
   EXPECT_DOUBLE_EQ(two.waiting_bytes, 2 * one.waiting_bytes);
@@ -34,7 +34,7 @@ TEST(CalibrationPlan, GrowsWithTokens) {
 }
 
 TEST(CalibrationPlan, IsALineWithMemoryAndTime) {
-  const ModelConfig model = preset("small-moonlight");
+  const ModelConfig model = load_model_config("small-moonlight");
   EXPECT_THAT(
       describe_calibration(model, 4096, 256, "/spool"),
       testing::MatchesRegex("calibration on 4096 tokens: .* of weights in fp32, .* of statistics, .* of streams "
