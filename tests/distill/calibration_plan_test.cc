@@ -37,8 +37,8 @@ TEST(CalibrationPlan, IsALineWithMemoryAndTime) {
   const ModelConfig model = load_model_config("small-moonlight");
   EXPECT_THAT(
       describe_calibration(model, 4096, 256, "/spool"),
-      testing::MatchesRegex("calibration on 4096 tokens: .* of weights in fp32, .* of statistics, .* of streams "
-                            "in /spool; .* or more"));
+      ::testing::MatchesRegex("calibration on 4096 tokens: .* of weights in fp32, .* of statistics, .* of streams "
+                              "in /spool; .* or more"));
 }
 
 }  // namespace
