@@ -86,7 +86,7 @@ std::string describe_calibration(const ModelConfig& model, int64_t num_tokens, i
                                  const std::string& spool_folder) {
   const CalibrationPlan plan = plan_calibration(model, num_tokens, seq_length);
   const auto bytes = [](double number) { return format_bytes(static_cast<int64_t>(number)); };
-  return fmt::format("calibration on {} tokens: {} of weights in fp32, {} of statistics, {} of streams {}; {} or more",
+  return fmt::format("calibration on {} tokens: {} of weights in fp32, {} of statistics, {} of streams {}; about {}",
                      num_tokens, bytes(plan.weight_bytes), bytes(plan.statistics_bytes), bytes(plan.waiting_bytes),
                      spool_folder.empty() ? "in memory" : "in " + spool_folder,
                      format_duration(expected_seconds(plan, model.hidden_size)));

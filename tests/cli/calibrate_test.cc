@@ -20,6 +20,7 @@ TEST_F(CalibrateCommand, FitsATrainedModelToFarSkip) {
   const auto made = convert("--connectivity farskip --calibrate-seq-length 32" + text());
   ASSERT_EQ(made.status, 0) << made.err;
   EXPECT_THAT(made.out, HasSubstr("calibration on 4096 tokens"));  // 128 for each of 32 channels
+  EXPECT_THAT(made.out, HasSubstr("in memory; about "));
   EXPECT_THAT(made.out, HasSubstr("feed-forward"));
   EXPECT_THAT(made.out, HasSubstr("KL to the model as it was"));
   EXPECT_THAT(made.out, HasSubstr("Calibration has repaired a part of the damage only"));
