@@ -22,7 +22,7 @@ What is fixed before any result is seen:
   batches     the largest power of two that leaves 500 steps, and half of it; one and two sequences where that is one
   reported    the first 131,072 tokens of the test part, on which nothing was chosen, and minimal pairs
 
-Chosen afterwards, for 10 % (bench/results/2026-11-29-fcsd-end-point.md): ours+, which is ours with the embedding frozen, a
+Chosen afterwards, at 10 % (bench/results/2026-11-29-fcsd-end-point.md): ours+, which is ours with the embedding frozen, a
 hidden term that falls to nothing and a little cross-entropy, at the recipe's 3 learning rates with the smaller batch.
 
 A run is one thread, so that WORKERS of them go at a time; its model stays in OUT/models, its figures in OUT/runs, and what is
