@@ -92,8 +92,7 @@ class Calibration {
   }
 
   bool experts_have_maps(int k) const {
-    const double bytes = static_cast<double>(model_.num_experts) * map_statistics_bytes(width(), 1);
-    return model_.is_moe(k) && student_.permute(k) != no_node && bytes <= options_.max_expert_bytes;
+    return model_.is_moe(k) && student_.permute(k) != no_node && expert_maps_fit(model_, options_.max_expert_bytes);
   }
   int64_t width() const { return model_.hidden_size; }
 

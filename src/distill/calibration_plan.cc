@@ -15,7 +15,7 @@ namespace {
 
 constexpr double seconds_between_lines = 2;
 
-/// FLOP/s of a product of `rows` x `width` with a square weight in `type`, the better of three.
+/// FLOP/s of a product of `rows` x `width` with a square weight in `type`, the best of three.
 double product_rate(int64_t width, at::ScalarType type) {
   const int64_t rows = 512;
   const at::Tensor a = at::ones({rows, width}, type), b = at::ones({width, width}, type);
@@ -46,12 +46,16 @@ double map_statistics_bytes(int64_t hidden_size, int64_t num_parts) {
   return 2 * 8 * size * size * (parts * parts + parts);
 }
 
+bool expert_maps_fit(const ModelConfig& model, double max_bytes) {
+  return static_cast<double>(model.num_experts) * map_statistics_bytes(model.hidden_size, 1) <= max_bytes;
+}
+
 CalibrationPlan plan_calibration(const ModelConfig& model, int64_t num_tokens, int64_t seq_length) {
   const CalibrationOptions options;
   const auto size = static_cast<double>(model.hidden_size), tokens = static_cast<double>(num_tokens);
   const auto num_experts = static_cast<double>(model.num_experts), top_k = static_cast<double>(model.top_k);
   const double of_experts = num_experts * map_statistics_bytes(model.hidden_size, 1);
-  const bool experts_have_maps = of_experts <= options.max_expert_bytes;
+  const bool experts_have_maps = expert_maps_fit(model, options.max_expert_bytes);
   CalibrationPlan plan;
   plan.weight_bytes = 4 * static_cast<double>(model.num_parameters());
   // As much again while a map is made; of each token a few streams of teacher and student, and rows of experts.

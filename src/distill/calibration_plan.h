@@ -9,7 +9,7 @@
 
 namespace farskip {
 
-/// Of one rank.
+/// Of one rank, that holds all weights; with experts divided among ranks it holds less of them.
 struct CalibrationPlan {
   double weight_bytes = 0;      ///< in fp32
   double statistics_bytes = 0;  ///< sums of the maps that are fitted together
@@ -20,6 +20,9 @@ struct CalibrationPlan {
 
 /// Bytes of the statistics of one map from `num_parts` parts, of tokens to fit and of those held out.
 double map_statistics_bytes(int64_t hidden_size, int64_t num_parts);
+
+/// Whether experts have maps of their own: the statistics of all of a layer take at most `max_bytes`.
+bool expert_maps_fit(const ModelConfig& model, double max_bytes);
 
 /// `num_tokens` of this rank in sequences of `seq_length`, with the default CalibrationOptions.
 CalibrationPlan plan_calibration(const ModelConfig& model, int64_t num_tokens, int64_t seq_length);
