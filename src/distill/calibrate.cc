@@ -55,12 +55,14 @@ class Calibration {
     }
     for (int k = 0; k < model_.num_layers(); ++k) {
       map_attention_input(k);
-      map_outputs(k, MapSite::attention_output);
+      if (!student_.joins_late(k)) map_outputs(k, MapSite::attention_output);
       map_feed_forward_input(k);
+      const MapSite outputs = student_.late_outputs(k);
       if (experts_have_maps(k)) {
+        if (student_.joins_late(k)) map_outputs(k, outputs, student_.unpermute(k));
         for (int round = 0; round < options_.expert_rounds; ++round) map_expert_outputs(k);
       }
-      map_outputs(k, MapSite::feed_forward_output);
+      map_outputs(k, outputs);
       if (options_.on_progress) options_.on_progress(k + 1);
     }
     map_head_input();
@@ -77,8 +79,8 @@ class Calibration {
     at::Tensor tokens;
     bool held_out;
     std::vector<PartialRun> runs = {};  ///< the teacher's and the student's, while they are under way
-    at::Tensor missing = {};        ///< [T, D]: the teacher's residual stream less the student's, as far as both are
-    at::Tensor teacher_input = {};  ///< [T, D]: of the feed-forward whose experts are mapped next
+    at::Tensor missing = {};            ///< [T, D]: the teacher's residual stream less the student's, as far as mapped
+    at::Tensor teacher_input = {};      ///< [T, D]: of the feed-forward whose experts are mapped next
     PartialRun& teacher() { return runs[0]; }
     PartialRun& student() { return runs[1]; }
   };
@@ -132,6 +134,8 @@ class Calibration {
                          normed(teacher_.input(chunk.teacher(), teacher_.qkv(k)), norm));
       // The teacher passes before weights that both have are mapped.
       chunk.teacher().run_before(teacher_.behind(k, MapSite::attention_output));
+      // All that the layer adds is to make up for attention then.
+      if (student_.joins_late(k)) chunk.missing = wanted(chunk, k, MapSite::attention_output);
       park(chunk);
     }
     map(k, MapSite::attention_input, sums);
@@ -230,12 +234,9 @@ class Calibration {
     const NodeId stop = student_.unpermute(k);
     const std::vector<ValueId>& reads = student_.reads(stop);
     const auto has_and_wants = [&](Chunk& chunk, const nn::RoutePlan& plan) -> ExpertPair {
-      const PartialRun& student = chunk.student();
-      const at::Tensor returned = student.value(reads[0]);
-      const at::Tensor p = model_.router.weigh_input ? at::Tensor() : student.value(reads[1]);
-      at::Tensor lacking = wanted(chunk, k, MapSite::feed_forward_output) - rows(nn::unpermute(returned, p, plan));
-      if (const auto ids = student_.outputs(k, MapSite::feed_forward_output); ids.size() > 1)
-        lacking = lacking - rows(student.value(ids[1]));
+      at::Tensor lacking = wanted(chunk, k, student_.late_outputs(k));
+      for (const ValueId id : outputs(k, student_.late_outputs(k), stop)) lacking = lacking - added(chunk, k, id);
+      const at::Tensor returned = chunk.student().value(reads[0]), p = row_weights(chunk, k);
       const at::Tensor weighed =
           p.defined() ? returned * p.flatten().index_select(0, plan.order).unsqueeze(-1) : returned;
       return {weighed, weighed + lacking.index_select(0, plan.token) / static_cast<double>(plan.top_k)};
@@ -255,39 +256,62 @@ class Calibration {
     }
   }
 
+  /// What the weights of `site` have written where the student stands before `stop`: of routed experts, rows that are
+  /// not summed yet before unpermute.
+  std::vector<ValueId> outputs(int k, MapSite site, NodeId stop) const {
+    std::vector<ValueId> ids = student_.outputs(k, site);
+    if (stop != student_.unpermute(k)) return ids;
+    std::ranges::replace(ids, student_.written(stop), student_.reads(stop)[0]);
+    return ids;
+  }
+  /// What such a value adds to the stream, [T, D].
+  at::Tensor added(Chunk& chunk, int k, ValueId id) const {
+    const at::Tensor& value = chunk.student().value(id);
+    const NodeId unpermute = student_.unpermute(k);
+    if (unpermute == no_node || id != student_.reads(unpermute)[0]) return rows(value);
+    return rows(nn::unpermute(value, row_weights(chunk, k), plan_of(chunk, k)));
+  }
+  /// The gate's, [T, top_k], of rows that are summed; undefined where they were weighed before.
+  at::Tensor row_weights(Chunk& chunk, int k) const {
+    if (model_.router.weigh_input) return {};
+    return chunk.student().value(student_.reads(student_.unpermute(k))[1]);
+  }
+
   /// What the student would have to add at `site` for its stream to be the teacher's behind it. [T, D]
   at::Tensor wanted(Chunk& chunk, int k, MapSite site) {
     at::Tensor sum = chunk.missing;
-    for (const ValueId id : teacher_.outputs(k, site)) {
+    // Of a layer's outputs attention's has been added to what is missing.
+    for (const ValueId id : teacher_.outputs(k, site == MapSite::layer_output ? MapSite::feed_forward_output : site)) {
       const at::Tensor added = rows(chunk.teacher().value(id));
       sum = sum.defined() ? sum + added : added;
     }
     return sum;
   }
 
-  /// What the student adds to the stream is mapped to what it would have to add.
-  void map_outputs(int k, MapSite site) {
-    const std::vector<ValueId> ids = student_.outputs(k, site);
+  /// What the student adds to the stream is mapped to what it would have to add: behind it, or, for a first map, where
+  /// the rows of experts have returned (`stop`).
+  void map_outputs(int k, MapSite site, NodeId stop = no_node) {
+    const bool behind = stop == no_node;
+    if (behind) stop = student_.behind(k, site);
+    const std::vector<ValueId> ids = outputs(k, site, stop);
     Both sums(width(), std::ssize(ids));
     for (Chunk& chunk : chunks_) {
-      chunk.student().run_before(student_.behind(k, site));
+      chunk.student().run_before(stop);
       std::vector<at::Tensor> parts;
-      for (const ValueId id : ids) parts.push_back(rows(chunk.student().value(id)));
+      for (const ValueId id : ids) parts.push_back(added(chunk, k, id));
       sums.of(chunk).add(at::cat(parts, -1), wanted(chunk, k, site));
       park(chunk);
     }
     const std::vector<at::Tensor> maps = map(k, site, sums);
     for (Chunk& chunk : chunks_) {
-      at::Tensor missing = wanted(chunk, k, site);
-      for (size_t i = 0; i < ids.size(); ++i) {
-        at::Tensor part = chunk.student().value(ids[i]);
-        if (!maps.empty()) {
-          part = at::matmul(part, maps[i].t().to(part.scalar_type()));
-          chunk.student().replace(ids[i], part);
-        }
-        missing = missing - rows(part);
+      for (size_t i = 0; i < maps.size(); ++i) {
+        const at::Tensor& part = chunk.student().value(ids[i]);
+        chunk.student().replace(ids[i], at::matmul(part, maps[i].t().to(part.scalar_type())));
       }
-      chunk.missing = missing;
+      if (behind) {
+        chunk.missing = wanted(chunk, k, site);
+        for (const ValueId id : ids) chunk.missing = chunk.missing - rows(chunk.student().value(id));
+      }
       park(chunk);
     }
   }

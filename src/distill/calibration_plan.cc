@@ -58,9 +58,11 @@ CalibrationPlan plan_calibration(const ModelConfig& model, int64_t num_tokens, i
   const bool experts_have_maps = expert_maps_fit(model, options.max_expert_bytes);
   CalibrationPlan plan;
   plan.weight_bytes = 4 * static_cast<double>(model.num_parameters());
+  // Attention, routed or dense, shared.
+  const int64_t num_parts = model.has_shared() ? 3 : 2;
   // As much again while a map is made; of each token a few streams of teacher and student, and rows of experts.
   plan.statistics_bytes =
-      std::max(2 * map_statistics_bytes(model.hidden_size, 2), experts_have_maps ? of_experts : 0.0);
+      std::max(2 * map_statistics_bytes(model.hidden_size, num_parts), experts_have_maps ? of_experts : 0.0);
   plan.waiting_bytes = (10 + top_k) * size * 4 * tokens;
 
   const TokenFlops token = model_flops(model, seq_length);
@@ -68,9 +70,10 @@ CalibrationPlan plan_calibration(const ModelConfig& model, int64_t num_tokens, i
   plan.forward_flops = 2 * tokens * (layers + held_out * (layers + 2 * token.head));
   for (int k = 0; k < model.num_layers(); ++k) {
     const bool moe = model.is_moe(k);
-    plan.statistics_flops +=
-        3 * fit_flops(size, 1, tokens, 1) + fit_flops(size, moe && model.has_shared() ? 2 : 1, tokens, 1);
+    const double of_layer = fit_flops(size, moe ? static_cast<double>(num_parts) : 2, tokens, 1);
+    plan.statistics_flops += 2 * fit_flops(size, 1, tokens, 1) + of_layer;
     if (moe && experts_have_maps) {
+      plan.statistics_flops += of_layer;
       plan.statistics_flops += (1 + options.expert_rounds) * fit_flops(size, 1, tokens * top_k, num_experts);
     }
   }

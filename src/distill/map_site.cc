@@ -25,7 +25,7 @@ void apply(const nn::Param& weight, MapSite site, const at::Tensor& map) {
 
 std::string_view to_string(MapSite site) {
   constexpr std::string_view names[] = {"attention input", "attention output",    "feed-forward input", "expert inputs",
-                                        "expert outputs",  "feed-forward output", "head input"};
+                                        "expert outputs",  "feed-forward output", "layer output",       "head input"};
   return names[static_cast<size_t>(site)];
 }
 
@@ -43,6 +43,8 @@ std::vector<MappedWeights> weights_of_parts(nn::ModelWeights& weights, int64_t l
       return {present({&moe.gate_up})};
     case MapSite::expert_output:
       return {present({&moe.down})};
+    case MapSite::layer_output:
+      return {present({&a.o_proj, &a.o_bias}), present({&moe.down, &dense.down}), present({&moe.shared.down})};
     default:
       return {present({&moe.down, &dense.down}), present({&moe.shared.down})};
   }

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <vector>
 
@@ -38,18 +39,31 @@ class Walker {
   }
 
   const std::vector<ValueId>& reads(NodeId node) const { return graph_.node(node).reads; }
+  ValueId written(NodeId node) const { return graph_.node(node).writes[0]; }
   /// What `node` reads first.
   const at::Tensor& input(const PartialRun& run, NodeId node) const { return run.value(reads(node)[0]); }
   /// What `site` adds to the residual stream, in the order of weights_of_parts().
   std::vector<ValueId> outputs(int layer, MapSite site) const {
-    std::vector<NodeId> nodes = {first(layer, {Stage::attn_out})};
-    if (site == MapSite::feed_forward_output)
-      nodes = {first(layer, {Stage::reduce_scatter, Stage::unpermute, Stage::dense}), first(layer, {Stage::shared})};
+    std::vector<NodeId> nodes;
+    if (site != MapSite::feed_forward_output) nodes = {first(layer, {Stage::attn_out})};
+    if (site != MapSite::attention_output) {
+      nodes.push_back(first(layer, {Stage::reduce_scatter, Stage::unpermute, Stage::dense}));
+      nodes.push_back(first(layer, {Stage::shared}));
+    }
     std::vector<ValueId> values;
     for (const NodeId node : nodes) {
       if (node != no_node) values.push_back(graph_.node(node).writes[0]);
     }
     return values;
+  }
+  /// The feed-forward does not read its layer's attention: both enter the stream behind it.
+  bool joins_late(int layer) const {
+    const std::vector<ValueId>& view = reads(first(layer, {Stage::view_ff}));
+    return std::ranges::find(view, outputs(layer, MapSite::attention_output)[0]) == view.end();
+  }
+  /// Where what enters the stream behind the feed-forward is mapped.
+  MapSite late_outputs(int layer) const {
+    return joins_late(layer) ? MapSite::layer_output : MapSite::feed_forward_output;
   }
 
  private:

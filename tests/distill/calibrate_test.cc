@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <set>
+#include <tuple>
 
 #include "base/error.h"
 #include "model/checkpoint.h"
@@ -133,16 +134,20 @@ TEST(Calibration, WhatTheReportNamesIsWhatHasChanged) {
   ParameterSet before(std::make_shared<const ParameterTable>(model), {.keep_main = false});
   load_checkpoint(golden("deepseek_v3"), before);
   nn::ModelWeights weights = before.weights();
-  for (const double max_expert_bytes : {1e9, 0.0}) {
-    const Outcome after = outcome(golden("deepseek_v3"), "farskip", 1, {.max_expert_bytes = max_expert_bytes});
+  const std::set<MapSite> late = {MapSite::layer_output};
+  const std::set<MapSite> apart = {MapSite::attention_output, MapSite::feed_forward_output};
+  for (const auto& [student, outputs, max_expert_bytes] :
+       {std::tuple("farskip", late, 1e9), std::tuple("farskip", late, 0.0), std::tuple("attn-only", apart, 1e9)}) {
+    const Outcome after = outcome(golden("deepseek_v3"), student, 1, {.max_expert_bytes = max_expert_bytes});
     EXPECT_TRUE(after.report.accepted());
     std::set<MapSite> sites;
     for (const auto& map : after.report.maps) sites.insert(map.site);
     EXPECT_EQ(sites.contains(MapSite::expert_input), max_expert_bytes > 0);
     EXPECT_EQ(sites.contains(MapSite::expert_output), max_expert_bytes > 0);
-    for (const MapSite site : {MapSite::attention_input, MapSite::attention_output, MapSite::feed_forward_input,
-                               MapSite::feed_forward_output, MapSite::head_input})
+    for (const MapSite site : {MapSite::attention_input, MapSite::feed_forward_input, MapSite::head_input})
       EXPECT_TRUE(sites.contains(site)) << to_string(site);
+    for (const MapSite site : late) EXPECT_EQ(sites.contains(site), outputs == late) << to_string(site);
+    for (const MapSite site : apart) EXPECT_EQ(sites.contains(site), outputs == apart) << to_string(site);
     std::set<int> named;
     for (const nn::Param* param : after.report.mapped_weights(weights)) named.insert(param->id);
     for (int id = 0; id < before.size(); ++id)

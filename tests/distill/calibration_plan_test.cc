@@ -12,7 +12,7 @@ namespace farskip {
 namespace {
 
 TEST(CalibrationPlan, StatisticsAreThoseOfTheMaps) {
-  for (const int64_t parts : {1, 2}) {
+  for (const int64_t parts : {1, 2, 3}) {
     const MapStatistics fitted(24, parts);
     EXPECT_EQ(map_statistics_bytes(24, parts),
               2 * static_cast<double>(fitted.student_student.nbytes() + fitted.teacher_student.nbytes()));
