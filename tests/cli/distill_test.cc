@@ -80,6 +80,26 @@ TEST_F(DistillCommand, RepairsAConvertedModel) {
   EXPECT_EQ(distill("load=" + folder / "student" + " train_iters=2").status, 0);
 }
 
+TEST_F(DistillCommand, OfChatsTheAnswersCount) {
+  std::ofstream chats(folder / "chat.jsonl");
+  for (int i = 0; i < 300; ++i) {
+    const std::string asked = fmt::format("What comes next to number {} of the lazy dogs?", i);
+    chats << nlohmann::json{{"messages",
+                             {{{"role", "user"}, {"content", asked}},
+                              {{"role", "assistant"}, {"content", fmt::format("The fox {}.", i + 1)}}}}}
+          << "\n";
+  }
+  chats.close();
+  const auto prepared = run_farskip("prepare " + folder / "chat.jsonl" + " -o " + folder / "chat" + " --format chat");
+  ASSERT_EQ(prepared.status, 0) << prepared.err;
+  const auto found = result("data_path=" + folder / "chat_text_document");
+  const auto &initial = found["held_out"]["initial"], &best = found["held_out"]["best"];
+  // Of about 75 tokens of a conversation a fifth.
+  EXPECT_GT(initial["tokens"], 0.1 * 4 * 8 * 32);
+  EXPECT_LT(initial["tokens"], 0.3 * 4 * 8 * 32);
+  EXPECT_LT(best["kl"], 0.8 * initial["kl"].get<double>());
+}
+
 TEST_F(DistillCommand, CalibrationComesFirstWhereAskedFor) {
   const auto plain = result("train_iters=0");
   const auto& untouched = plain["held_out"]["initial"];
