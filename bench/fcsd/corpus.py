@@ -1,11 +1,13 @@
-"""corpus.py OUT: the packages that corpus.sh has unpacked at OUT/packages as documents of plain text, divided
+"""corpus.py OUT TRAIN_MB: the packages that corpus.sh has unpacked at OUT/packages as documents of plain text, divided
 into train, valid, calib and test by the SHA-256 of what names a document (so that a document has its part whatever else is
-there). A paragraph that has occurred before is left out everywhere, so no text of one part is in another.
+there). A paragraph that has occurred before is left out everywhere, so no text of one part is in another. Of train its
+first TRAIN_MB megabytes are kept.
 corpus.py OUT --count: sizes and tokens, to corpus.json."""
 
 import gzip
 import hashlib
 import html.parser
+import itertools
 import json
 import os
 import re
@@ -188,7 +190,7 @@ def part_of(name):
     return "train"
 
 
-def write(out):
+def write(out, train_bytes):
     packages = os.path.join(out, "packages")
     parts = {part: [] for part in [*PARTS, "train"]}
     seen, sizes = set(), {}
@@ -211,11 +213,15 @@ def write(out):
         size["bytes"] += len(text.encode())
     # In the order of their digests, so that the beginning of a part has something of every source.
     for part, found in parts.items():
+        found.sort()
+        if part == "train":
+            sizes_so_far = itertools.accumulate(len(text.encode()) for _, _, text in found)
+            found[:] = [document for document, size in zip(found, sizes_so_far) if size <= train_bytes]
         with open(os.path.join(out, part + ".jsonl"), "w") as file:
-            for _, source, text in sorted(found):
+            for _, source, text in found:
                 file.write(json.dumps({"text": text, "source": source}) + "\n")
     with open(os.path.join(out, "train.txt"), "w") as plain:  # what the vocabulary is learned from
-        plain.write("\n".join(text for _, _, text in sorted(parts["train"])))
+        plain.write("\n".join(text for _, _, text in parts["train"]))
     versions = sorted(name[:-4] for name in os.listdir(packages) if name.endswith(".deb"))
     with open(os.path.join(out, "corpus.json"), "w") as file:
         json.dump({"packages": versions, "sources": sizes}, file, indent=1)
@@ -241,4 +247,4 @@ def count(out):
 
 
 if __name__ == "__main__":
-    count(sys.argv[1]) if "--count" in sys.argv else write(sys.argv[1])
+    count(sys.argv[1]) if "--count" in sys.argv else write(sys.argv[1], float(sys.argv[2]) * MEGABYTE)

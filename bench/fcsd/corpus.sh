@@ -1,5 +1,5 @@
 #!/bin/bash
-# corpus.sh OUT [VOCAB_SIZE]: the text of the experiments on FCSD, from Debian packages: books, documentation,
+# corpus.sh OUT [VOCAB_SIZE [TRAIN_MB]]: the text of the experiments on FCSD, from Debian packages: books, documentation,
 # dictionaries. Writes to OUT
 #   train.jsonl valid.jsonl calib.jsonl test.jsonl   documents, each in one part alone
 #   tokenizer/                                       a BPE vocabulary (4096 ids unless given) learned from train.jsonl
@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
 [ $# -ge 1 ] || { sed -n '2,9s/^# //p' "$0"; exit 2; }
 mkdir -p "$1"
-out=$(cd "$1" && pwd) vocab_size=${2:-4096}
+out=$(cd "$1" && pwd) vocab_size=${2:-4096} train_mb=${3:-10.5}
 farskip=${FARSKIP:-$PWD/build/farskip}
 [ -x "$farskip" ] || { echo "make build comes first" >&2; exit 1; }
 command -v bible >/dev/null || { echo "the program bible is missing: run 'make deps'" >&2; exit 1; }
@@ -26,7 +26,7 @@ for package in $packages; do
   mv "$out/packages/$package.new" "$out/packages/$package"
 done
 bible "gen1:1-rev22:21" >"$out/packages/bible.txt"
-python3 bench/fcsd/corpus.py "$out"
+python3 bench/fcsd/corpus.py "$out" "$train_mb"
 "$farskip" tokenizer train "$out/train.txt" --vocab-size "$vocab_size" -o "$out/tokenizer/tokenizer.json"
 for part in train valid calib test; do
   "$farskip" prepare "$out/$part.jsonl" -o "$out/$part" --tokenizer "$out/tokenizer"

@@ -1,8 +1,9 @@
 #pragma once
 // Conversion to another connectivity without any training: layer by layer, every reader whose input has changed gets a
 // closed-form input map (distill/linear_map.h), and what attention and feed-forward add to the residual stream an
-// output map that makes up for what the stream lacks so far; each routed expert has maps of its own. The head reads
-// through a map at last. All are fitted on what the student itself computes for some text.
+// output map that makes up for what the stream lacks so far: one map for both where the feed-forward does not read its
+// layer's attention, so that attention can add what the experts have not seen. Each routed expert has maps of its own.
+// The head reads through a map at last. All are fitted on what the student itself computes for some text.
 
 #include <functional>
 #include <string>
