@@ -335,7 +335,11 @@ Schedule named_schedule(const std::string& name, const StageGraph& graph, const 
   } else if (name == "two-batch") {
     schedule = two_batch_schedule(graph);
   } else if (name == "two-models") {
-    if (!graph.options().teacher) fail("schedule 'two-models' is for distillation; this graph has no teacher");
+    if (!graph.options().teacher) {
+      fail(
+          "schedule 'two-models' orders a student beside its teacher; this graph has no teacher (it trains, or "
+          "teacher_cache is set): say schedule=paper");
+    }
     schedule = two_models_schedule(graph);
   } else if (name == "1f1b") {
     schedule = one_forward_one_backward_schedule(graph);
