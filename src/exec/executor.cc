@@ -128,7 +128,9 @@ void Executor::Run::run_backward(NodeId id) {
   } else {
     for (const auto& contributions : node.output_grads) output_grads.push_back(fan_in(contributions));
   }
-  auto input_grads = segments[graph.saved_by(node)]->backward(output_grads);
+  Segment& segment = *segments[graph.saved_by(node)];
+  auto input_grads = segment.backward(output_grads);
+  segment.queue().forget([&](int parameter) { return e.parameters_->frozen(parameter); });
   for (size_t i = 0; i < node.input_grads.size(); ++i) {
     if (node.input_grads[i] != no_value) write(node.input_grads[i], std::move(input_grads[i]));
   }

@@ -25,6 +25,7 @@ ParameterSet::ParameterSet(std::shared_ptr<const ParameterTable> table, const Pa
     values_.push_back(options.keep_main && dtype == at::kFloat ? mains_.back() : zeros(shape, dtype));
   }
   grads_.resize(mains_.size());
+  frozen_.resize(mains_.size());
   for (const auto& info : table_->buffers()) buffers_.push_back(zeros(info.shape, at::kFloat));
 }
 

@@ -40,6 +40,9 @@ class ParameterSet {
   /// The fp32 gradient in the shape of the master, made of zeros when first asked for.
   at::Tensor& main_grad(int id);
   bool has_grad(int id) const { return grads_.at(id).defined(); }
+  /// Whether the parameter's gradient is wanted by nobody: backward passes leave it out.
+  bool frozen(int id) const { return frozen_.at(id); }
+  void freeze(int id) { frozen_.at(id) = true; }
   /// Sets the gradients made so far to zero.
   void zero_grad();
   /// Values from masters; to be called after masters have changed.
@@ -74,6 +77,7 @@ class ParameterSet {
   ParameterOptions options_;
   int64_t num_local_experts_ = 0;
   std::vector<at::Tensor> mains_, values_, grads_, buffers_;  ///< one per parameter; one per buffer
+  std::vector<bool> frozen_;
 };
 
 }  // namespace farskip

@@ -5,6 +5,7 @@
 
 #include "nn/deferred.h"
 #include "nn/inference_weight.h"
+#include "nn/tiles.h"
 
 namespace farskip::nn {
 namespace {
@@ -18,7 +19,12 @@ struct Linear : torch::autograd::Function<Linear> {
     save_target(ctx, "weight", queue, weight_id);
     save_target(ctx, "bias", queue, bias_id);
     ctx->saved_data["has_bias"] = bias.has_value();
-    return at::linear(x, weight, bias);
+    if (!tiles::better_than_library(x)) return at::linear(x, weight, bias);
+    at::Tensor y = tiles::product(x.reshape({-1, x.size(-1)}), weight.t());
+    if (bias) y.add_(*bias);
+    std::vector<int64_t> shape = x.sizes().vec();
+    shape.back() = weight.size(0);
+    return y.view(shape);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -26,10 +32,10 @@ struct Linear : torch::autograd::Function<Linear> {
     const at::Tensor& weight_OI = saved[1];
     const at::Tensor dy_TO = grads[0].reshape({-1, weight_OI.size(0)});
     at::Tensor dx;
-    if (ctx->needs_input_grad(0)) dx = dy_TO.mm(weight_OI).view(ctx->saved_data["sizes"].toIntVector());
+    if (ctx->needs_input_grad(0)) dx = tiles::product(dy_TO, weight_OI).view(ctx->saved_data["sizes"].toIntVector());
     auto compute = [x = kept_input(ctx, saved[0]), dy_TO] {
       const at::Tensor x_TI = x();
-      return dy_TO.t().mm(x_TI.reshape({-1, x_TI.size(-1)}));
+      return tiles::product(dy_TO.t(), x_TI.reshape({-1, x_TI.size(-1)}));
     };
     at::Tensor dweight = weight_grad(ctx, "weight", 1, std::move(compute));
     at::Tensor dbias;
@@ -64,8 +70,9 @@ struct Embedding : torch::autograd::Function<Embedding> {
 at::Tensor linear(const Input& x, const Param& weight, const Param& bias, WeightGradQueue* queue) {
   if (weight.prepared) return weight.prepared->weight.multiply(x.value, bias.value, weight.prepared->options);
   const auto optional_bias = bias.defined() ? std::optional(bias.value) : std::nullopt;
-  if (weight.value.requires_grad()) return at::linear(x.value, weight.value, optional_bias);
-  check_reaches_backward(x.value, queue);
+  const bool whole_graph = weight.value.requires_grad();
+  if (whole_graph && !tiles::better_than_library(x.value)) return at::linear(x.value, weight.value, optional_bias);
+  if (!whole_graph) check_reaches_backward(x.value, queue);
   return apply<Linear>(x.value, weight.value, optional_bias, queue, weight.id, bias.id, &x);
 }
 

@@ -6,7 +6,6 @@
 namespace farskip::nn {
 
 /// y = x W^T + b. x [..., in], weight [out, in], bias [out] or undefined; returns [..., out] in the dtype of x.
-/// With weight.value.requires_grad() this is at::linear.
 at::Tensor linear(const Input& x, const Param& weight, const Param& bias, WeightGradQueue* queue);
 inline at::Tensor linear(const Input& x, const Param& weight, WeightGradQueue* queue) {
   return linear(x, weight, Param{}, queue);

@@ -39,6 +39,18 @@ at::Tensor swiglu_forward(const at::Tensor& gate_up) {
 }
 
 /// dgate = dy up s (1 + gate (1 - s)) with s = sigmoid(gate), dup = dy gate s.
+template <typename scalar_t>
+FARSKIP_INLINE inline void backward_row(const scalar_t* gate, const scalar_t* up, const scalar_t* dy, scalar_t* dgate,
+                                        scalar_t* dup, int64_t width) {
+  using wide_t = at::opmath_type<scalar_t>;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < width; ++i) {
+    const wide_t g = static_cast<wide_t>(gate[i]), s = logistic(g), dy_i = static_cast<wide_t>(dy[i]);
+    dgate[i] = static_cast<scalar_t>(dy_i * static_cast<wide_t>(up[i]) * s * (wide_t(1) + g * (wide_t(1) - s)));
+    dup[i] = static_cast<scalar_t>(dy_i * g * s);
+  }
+}
+
 at::Tensor swiglu_backward(const at::Tensor& dy, const at::Tensor& gate_up) {
   const int64_t width = gate_up.size(-1) / 2;
   at::Tensor d_N2F = at::empty(gate_up.sizes(), gate_up.options());
@@ -53,7 +65,6 @@ at::Tensor swiglu_backward(const at::Tensor& dy, const at::Tensor& gate_up) {
   if (d_N2F.numel() == 0) return d_N2F;
   const at::Tensor dy_c = dy.contiguous();
   AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, gate_up.scalar_type(), "swiglu_backward", [&] {
-    using wide_t = at::opmath_type<scalar_t>;
     const scalar_t* in = gate_up.const_data_ptr<scalar_t>();
     const scalar_t* gradient = dy_c.const_data_ptr<scalar_t>();
     scalar_t* out = d_N2F.data_ptr<scalar_t>();
@@ -61,11 +72,7 @@ at::Tensor swiglu_backward(const at::Tensor& dy, const at::Tensor& gate_up) {
       for (int64_t n = begin; n < end; ++n) {
         const scalar_t *gate = in + n * 2 * width, *up = gate + width, *row = gradient + n * width;
         scalar_t *dgate = out + n * 2 * width, *dup = dgate + width;
-        for (int64_t i = 0; i < width; ++i) {
-          const wide_t g = static_cast<wide_t>(gate[i]), s = logistic(g), dy_i = static_cast<wide_t>(row[i]);
-          dgate[i] = static_cast<scalar_t>(dy_i * static_cast<wide_t>(up[i]) * s * (wide_t(1) + g * (wide_t(1) - s)));
-          dup[i] = static_cast<scalar_t>(dy_i * g * s);
-        }
+        backward_row(gate, up, row, dgate, dup, width);
       }
     });
   });

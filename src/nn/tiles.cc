@@ -165,11 +165,21 @@ void product(T* out, const Matrix<T>& a, const Matrix<T>& b) {
   std::vector<uint32_t> storage;
   const Left rows = left(a, storage);
   const int64_t num_panels = (b.cols + panel_cols - 1) / panel_cols;
-  const int64_t work = std::max<int64_t>(1, a.rows * a.cols * panel_cols);
-  at::parallel_for(0, num_panels, std::max<int64_t>(1, (1 << 22) / work), [&](int64_t begin, int64_t end) {
+  const int64_t num_threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  // Of few columns the rows are divided as well, as long as a part has more to multiply than its panel has to pack.
+  const int64_t row_parts = std::clamp<int64_t>(num_threads / std::max<int64_t>(1, num_panels), 1, 1 + a.rows / 128);
+  const int64_t part_rows = (a.rows + row_parts - 1) / row_parts;
+  const int64_t work = std::max<int64_t>(1, part_rows * a.cols * panel_cols);
+  at::parallel_for(0, num_panels * row_parts, std::max<int64_t>(1, (1 << 22) / work), [&](int64_t begin, int64_t end) {
     std::vector<uint32_t> words(panel_words<T>(b.rows));
-    for (int64_t p = begin; p < end; ++p)
-      multiply<T>(rows, pack(b, p * panel_cols, words.data()), out + p * panel_cols, b.cols);
+    Panel panel{};
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t column = i / row_parts * panel_cols, row = i % row_parts * part_rows;
+      if (i == begin || row == 0) panel = pack(b, column, words.data());
+      Left part = rows.rows_from(std::min(row, a.rows));
+      part.rows = std::min(part.rows, part_rows);
+      multiply<T>(part, panel, out + row * b.cols + column, b.cols);
+    }
   });
 }
 
@@ -184,6 +194,17 @@ void product(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
   } else {
     product(out.data_ptr<at::BFloat16>(), matrix<at::BFloat16>(a), matrix<at::BFloat16>(b));
   }
+}
+
+bool better_than_library(const at::Tensor& x) {
+  return x.is_cpu() && x.scalar_type() == at::kBFloat16 && vectors_for(at::kBFloat16) == Vectors::avx2;
+}
+
+at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
+  if (!better_than_library(a)) return a.mm(b);
+  const at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
+  product(out, a, b);
+  return out;
 }
 
 #define FARSKIP_TILES_FOR(T)                                       \

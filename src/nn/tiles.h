@@ -75,8 +75,15 @@ void unpack(const Panel& b, uint32_t* rows, int64_t stride);
 template <typename T, typename Out>
 void multiply(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool add = false);
 
-/// out [M, N] = a b: columns divided among threads where there is enough to do. Other types and processors, and
+/// out [M, N] = a b: blocks divided among threads where there is enough to do. Other types and processors, and
 /// operands without a dense index: the library's product.
 void product(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b);
+
+/// Whether product() is better than the library's however large the operands are: for bf16 on a processor that has AVX2
+/// but no AVX512_BF16, where the library multiplies element by element.
+bool better_than_library(const at::Tensor& x);
+
+/// a b, new: of operands that may be large. The library's product, where that is not worse.
+at::Tensor product(const at::Tensor& a, const at::Tensor& b);
 
 }  // namespace farskip::nn::tiles

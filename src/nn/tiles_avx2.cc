@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -97,39 +98,61 @@ void multiply_few(const Left& a, const Panel& b, Sums sums) {
   for (; n < b.width; n += 16) multiply_columns<T>(a, {b.words + n, b.width}, ahead, sums.at(0, n));
 }
 
-/// Words [k, k + depth) of each row as twice as many numbers.
-FARSKIP_AVX2 Left widened(const Left& a, int64_t k, int64_t depth, std::vector<float>& to) {
-  to.resize(2 * depth * a.rows);
+/// `num` words as numbers: the lower halves to `low`, the higher ones to `high`.
+FARSKIP_AVX2 void split(const uint32_t* words, int64_t num, float* low, float* high) {
+  int64_t i = 0;
+  for (; i + 8 <= num; i += 8) {
+    const __m256i eight = load(words + i);
+    _mm256_storeu_ps(low + i, elements<at::BFloat16, 0>(eight));
+    _mm256_storeu_ps(high + i, elements<at::BFloat16, 1>(eight));
+  }
+  for (; i < num; ++i) {
+    low[i] = std::bit_cast<float>(words[i] << 16);
+    high[i] = std::bit_cast<float>(words[i] & 0xFFFF0000U);
+  }
+}
+
+/// The same, one half behind the other.
+FARSKIP_AVX2 void widen(const uint32_t* words, int64_t num, float* out) {
+  int64_t i = 0;
+  for (; i + 8 <= num; i += 8) {
+    const __m256i eight = load(words + i);
+    const __m256 low = elements<at::BFloat16, 0>(eight), high = elements<at::BFloat16, 1>(eight);
+    const __m256 first = _mm256_unpacklo_ps(low, high), second = _mm256_unpackhi_ps(low, high);
+    _mm256_storeu_ps(out + 2 * i, _mm256_permute2f128_ps(first, second, 0x20));
+    _mm256_storeu_ps(out + 2 * i + 8, _mm256_permute2f128_ps(first, second, 0x31));
+  }
+  for (; i < num; ++i) {
+    out[2 * i] = std::bit_cast<float>(words[i] << 16);
+    out[2 * i + 1] = std::bit_cast<float>(words[i] & 0xFFFF0000U);
+  }
+}
+
+/// Words [k, k + depth) of each row as numbers, of bf16 twice as many, close together: rows of which the inner index is
+/// dense stay as they are in fp32.
+template <typename T>
+Left numbers(const Left& a, int64_t k, int64_t depth, std::vector<float>& to) {
+  constexpr int64_t per_word = 4 / sizeof(T);
   const uint32_t* words = a.words + k * a.depth_stride;
-  for (int64_t r = 0; r < a.rows; ++r) {
-    const uint32_t* row = words + r * a.row_stride;
-    float* out = to.data() + 2 * depth * r;
-    int64_t i = 0;
-    for (; a.depth_stride == 1 && i + 8 <= depth; i += 8) {
-      const __m256i eight = load(row + i);
-      const __m256 low = elements<at::BFloat16, 0>(eight), high = elements<at::BFloat16, 1>(eight);
-      const __m256 first = _mm256_unpacklo_ps(low, high), second = _mm256_unpackhi_ps(low, high);
-      _mm256_storeu_ps(out + 2 * i, _mm256_permute2f128_ps(first, second, 0x20));
-      _mm256_storeu_ps(out + 2 * i + 8, _mm256_permute2f128_ps(first, second, 0x31));
-    }
-    for (; i < depth; ++i) {
-      const uint32_t pair = row[i * a.depth_stride];
-      out[2 * i] = std::bit_cast<float>(pair << 16);
-      out[2 * i + 1] = std::bit_cast<float>(pair & 0xFFFF0000U);
+  const bool dense_inner = a.depth_stride == 1;
+  if (per_word == 1 && dense_inner) return {words, a.rows, depth, a.row_stride, 1};
+  to.resize(per_word * depth * a.rows);
+  for (int64_t r = 0; dense_inner && r < a.rows; ++r) widen(words + r * a.row_stride, depth, to.data() + 2 * depth * r);
+  for (int64_t i = 0; !dense_inner && i < depth; ++i) {
+    float* out = to.data() + per_word * a.rows * i;
+    if constexpr (per_word == 1) {
+      std::memcpy(out, words + i * a.depth_stride, a.rows * sizeof(float));
+    } else {
+      split(words + i * a.depth_stride, a.rows, out, out + a.rows);
     }
   }
-  return {reinterpret_cast<const uint32_t*>(to.data()), a.rows, 2 * depth, 2 * depth, 1};
+  return {reinterpret_cast<const uint32_t*>(to.data()), a.rows, per_word * depth, dense_inner ? per_word * depth : 1,
+          dense_inner ? 1 : a.rows};
 }
 
 /// Words [k, k + depth) of 16 columns from n on as twice as many numbers.
-FARSKIP_AVX2 void widen_columns(const Panel& b, int64_t k, int64_t depth, int64_t n, float* to) {
-  for (int64_t i = k; i < k + depth; ++i, to += 32) {
-    for (int64_t c = 0; c < 16; c += 8) {
-      const __m256i eight = load(b.words + i * b.width + n + c);
-      _mm256_storeu_ps(to + c, elements<at::BFloat16, 0>(eight));
-      _mm256_storeu_ps(to + 16 + c, elements<at::BFloat16, 1>(eight));
-    }
-  }
+void widen_columns(const Panel& b, int64_t k, int64_t depth, int64_t n, float* to) {
+  for (int64_t i = k; i < k + depth; ++i, to += 32) split(b.words + i * b.width + n, 16, to, to + 16);
 }
 
 constexpr int64_t rows_at_once = 96;
@@ -144,8 +167,7 @@ void multiply_many(const Left& a, const Panel& b, Sums sums) {
   float columns[wide ? 1 : 16 * depth_at_once];
   for (int64_t k = 0; k < a.depth; k += step) {
     const int64_t depth = std::min(step, a.depth - k);
-    Left part{a.words + k * a.depth_stride, a.rows, depth, a.row_stride, a.depth_stride};
-    if constexpr (!wide) part = widened(a, k, depth, left);
+    const Left part = numbers<T>(a, k, depth, left);
     const uint32_t* next = k + step < a.depth ? b.words + (k + step) * b.width : b.next;
     Ahead ahead =
         Ahead::of({b.words, b.cols, b.width, part.depth, next}, (a.rows + max_rows - 1) / max_rows * (b.width / 16));
@@ -158,6 +180,15 @@ void multiply_many(const Left& a, const Panel& b, Sums sums) {
       }
       multiply_columns<float>(part, part_columns, ahead, sums.at(0, n));
     }
+  }
+}
+
+template <typename Out>
+FARSKIP_AVX2 void write(const float* sums, int64_t num, Out* to, bool add) {
+  if (add) {
+    for (int64_t n = 0; n < num; ++n) to[n] = static_cast<Out>(static_cast<float>(to[n]) + sums[n]);
+  } else {
+    for (int64_t n = 0; n < num; ++n) to[n] = static_cast<Out>(sums[n]);
   }
 }
 
@@ -219,11 +250,7 @@ void multiply(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool 
     part.rows = std::min(part.rows, rows_at_once);
     const bool few = part.rows <= 2 * max_rows || a.depth == 0;
     (few ? multiply_few<T> : multiply_many<T>)(part, b, {sums, b.width, false});
-    for (int64_t r = 0; r < part.rows; ++r) {
-      const float* row = sums + r * b.width;
-      Out* to = out + (first + r) * row_stride;
-      for (int64_t n = 0; n < b.cols; ++n) to[n] = static_cast<Out>(add ? static_cast<float>(to[n]) + row[n] : row[n]);
-    }
+    for (int64_t r = 0; r < part.rows; ++r) write(sums + r * b.width, b.cols, out + (first + r) * row_stride, add);
   }
 }
 

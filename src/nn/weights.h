@@ -92,6 +92,11 @@ class WeightGradQueue {
     entries_.clear();
   }
   bool empty() const { return entries_.empty(); }
+  /// Gradients of parameters with unwanted(id) are not computed; what is kept for them is let go.
+  template <typename Predicate>
+  void forget(Predicate&& unwanted) {
+    std::erase_if(entries_, [&](const Entry& entry) { return unwanted(entry.param); });
+  }
   /// A function's place, for autograd Functions, which can hold a number but no function. -1 for none.
   int64_t keep(const std::function<at::Tensor()>& again) {
     if (!again) return -1;

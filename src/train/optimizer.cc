@@ -18,6 +18,9 @@ AdamW::AdamW(ParameterSet& parameters, ParameterShards& shards, const TrainConfi
       eps_(config.adam_eps),
       clip_(config.clip_grad),
       factors_(parameter_rates(parameters.table(), config)) {
+  for (int id = 0; id < parameters_.size(); ++id) {
+    if (factors_[static_cast<size_t>(id)] == 0) parameters_.freeze(id);
+  }
   for (size_t slice = 0; slice < shards_.slices().size(); ++slice) {
     exp_avgs_.push_back(at::zeros_like(shards_.main(slice)));
     exp_avg_sqs_.push_back(at::zeros_like(shards_.main(slice)));

@@ -10,6 +10,7 @@ namespace farskip {
 
 class AdamW {
  public:
+  /// Parameters whose rate is 0 are frozen: no gradients are computed for them.
   AdamW(ParameterSet& parameters, ParameterShards& shards, const TrainConfig& config);
 
   /// Sum of squared gradients of what this rank keeps and does not freeze, fp64: of weights that all ranks hold, and of

@@ -53,6 +53,30 @@ TEST(Linear, LargeEnoughForThreads) {
       with_products());
 }
 
+/// On each processor, whoever multiplies there: sums are fp32 and rounded at the end, in backward as well.
+TEST(Linear, SumsOfBf16AreWide) {
+  const auto bf16 = [](at::IntArrayRef shape, uint64_t seed) { return random(shape, seed).to(at::kBFloat16); };
+  const at::Tensor x = bf16({3, 500, 400}, 1), w = bf16({130, 400}, 2), b = bf16({130}, 3), dy = bf16({3, 500, 130}, 4);
+  const auto distance = [](const at::Tensor& value, const at::Tensor& exact) {
+    return ((value.to(at::kDouble) - exact).norm() / exact.norm()).item<double>();
+  };
+  const at::Tensor x_64 = x.to(at::kDouble).view({1500, 400}), w_64 = w.to(at::kDouble),
+                   dy_64 = dy.to(at::kDouble).view({1500, 130});
+  for (const bool whole_graph : {false, true}) {
+    const at::Tensor x_in = x.detach().requires_grad_(), weight = w.detach().requires_grad_(whole_graph),
+                     bias = b.detach().requires_grad_(whole_graph);
+    WeightGradQueue queue;
+    const at::Tensor y = linear(x_in, {weight, 0}, {bias, 1}, whole_graph ? nullptr : &queue);
+    y.backward(dy);
+    at::Tensor grads[2] = {weight.grad(), bias.grad()};
+    queue.drain([&](int id, const at::Tensor& grad) { grads[id] = grad; });
+    EXPECT_LT(distance(y.view({1500, 130}), x_64.mm(w_64.t()) + b.to(at::kDouble)), 3e-3);
+    EXPECT_LT(distance(x_in.grad().view({1500, 400}), dy_64.mm(w_64)), 3e-3);
+    EXPECT_LT(distance(grads[0], dy_64.t().mm(x_64)), 3e-3);
+    EXPECT_LT(distance(grads[1], dy_64.sum(0)), 3e-3);
+  }
+}
+
 TEST(Linear, NoRowsGiveZeroGradient) {
   const at::Tensor x = at::zeros({0, 8}).requires_grad_();
   WeightGradQueue queue;

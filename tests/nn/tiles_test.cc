@@ -66,6 +66,19 @@ TEST_P(Tiles, BitsDependNeitherOnThreadsNorOnTheOtherRows) {
   EXPECT_BITS_EQUAL(one_thread, whole);
 }
 
+TEST_P(Tiles, RowsAreDividedWhereColumnsAreFew) {
+  const at::Tensor a = make({601, 300}, 5), b = make({300, 20}, 6);
+  const at::Tensor threads = at::empty({601, 20}, a.options()), one_thread = at::full_like(threads, NAN);
+  const int before = at::get_num_threads();
+  at::set_num_threads(4);
+  tiles::product(threads, a, b);
+  at::set_num_threads(1);
+  tiles::product(one_thread, a, b);
+  at::set_num_threads(before);
+  EXPECT_BITS_EQUAL(threads, one_thread);
+  EXPECT_LT(tile_distance(threads, a.to(at::kDouble).mm(b.to(at::kDouble))), bound());
+}
+
 TEST_P(Tiles, NothingToDo) {
   tiles::product(make({0, 8}, 7), make({0, 4}, 8), make({4, 8}, 9));
   const at::Tensor out = make({3, 8}, 7);
