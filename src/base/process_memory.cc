@@ -41,7 +41,8 @@ void release_mapped(const std::byte* begin, size_t num_bytes) {
 
 void keep_freed_memory() {
 #if defined(__GLIBC__)
-  mallopt(M_MMAP_MAX, 0);                                      // no block comes from a mapping of its own
+  mallopt(M_ARENA_MAX, 1);  // other threads' heaps would be given back whenever they are empty
+  mallopt(M_MMAP_MAX, 0);   // no block comes from a mapping of its own
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());  // and the heap is not given back
 #endif
 }
