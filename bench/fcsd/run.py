@@ -3,10 +3,12 @@
 
     bench/fcsd/corpus.sh CORPUS
     bench/fcsd/run.py CORPUS OUT [--models mla,gqa] [--budgets 0.01,0.03,0.1] [--workers 2] [--pairs BLIMP.jsonl]
-        [--contenders paper,ours,ours+,sft] [--stage teacher|sweep|seeds|report]
+        [--contenders paper,ours,ours+,sft] [--stage teacher|sweep|seeds|plateau|report]
 
 The models (bench/fcsd/mla: DeepSeek-V2-Lite's form, bench/fcsd/gqa: Qwen3-MoE's) are trained with standard connectivity on
-the corpus first (teacher.yaml), then converted on every layer from the first MoE layer on.
+the corpus first (teacher.yaml), then converted on every layer from the first MoE layer on. Whether they were near their
+plateau is seen by going on: from the last checkpoint at the full rate to half as many steps again, the last fifth of them
+with a falling rate as before (stage plateau).
 
 What is fixed before any result is seen:
   budgets     0, 1, 3 and 10 % of the tokens that the teacher was trained on, in sequences of 256
@@ -50,6 +52,7 @@ VALID_TOKENS = 65536
 TEST_TOKENS = 131072
 CALIBRATION_TOKENS = 131072
 SEEDS = (1, 2, 3)
+STAGES = ("teacher", "sweep", "seeds", "plateau", "report")
 RATES = {"paper": (3e-4, 6e-4, 1.2e-3), "ours": (1.5e-4, 3e-4, 6e-4), "ours+": (3e-4, 6e-4, 1.2e-3)}
 CALIBRATE = ["calibrate=true", "calibrate_tokens={calibration_tokens}"]
 SETTINGS = {"paper": [], "ours": CALIBRATE,
@@ -83,13 +86,37 @@ class Study:
         lines = [json.loads(line) for line in open(self.out / f"teacher-{model}.jsonl")]
         return max(line.get("consumed_samples", 0) for line in lines) * SEQUENCE
 
-    def train_teacher(self, model):
-        if self.teacher(model).exists():
+    def train(self, name, model, *settings):
+        if (self.out / name).exists():
             return
-        self.call(self.out / f"teacher-{model}.log", self.farskip, "train", HERE / "teacher.yaml", f"model={HERE / model}",
+        self.call(self.out / f"{name}.log", self.farskip, "train", HERE / "teacher.yaml", f"model={HERE / model}",
                   f"train_data_path={self.corpus}/train_text_document", f"valid_data_path={self.corpus}/valid_text_document",
-                  f"save={self.out}/teacher-{model}.run", "auto_resume=true", f"export={self.teacher(model)}",
-                  f"log_file={self.out}/teacher-{model}.jsonl", f"report={self.out}/teacher-{model}.html")
+                  f"save={self.out}/{name}.run", "auto_resume=true", f"export={self.out / name}",
+                  f"log_file={self.out}/{name}.jsonl", f"report={self.out}/{name}.html", *settings)
+
+    def train_teacher(self, model):
+        self.train(f"teacher-{model}", model, "keep_checkpoints=0")
+
+    def train_longer(self, model):
+        """The teacher's run, half as long again."""
+        lines = (HERE / "teacher.yaml").read_text().splitlines()
+        setting = dict(line.split(": ") for line in lines if not line.startswith("#"))
+        steps, decay = int(setting["train_iters"]), int(setting["lr_wsd_decay_iters"])
+        checkpoint = f"iter_{steps - decay:07d}"
+        begin = self.out / f"longer-{model}.begin"
+        begin.mkdir(exist_ok=True)
+        if not (begin / checkpoint).exists():
+            (begin / checkpoint).symlink_to(self.out / f"teacher-{model}.run" / checkpoint)
+        (begin / "latest_checkpointed_iteration.txt").write_text(f"{steps - decay}\n")
+        self.train(f"longer-{model}", model, f"load={begin}", f"train_iters={steps * 3 // 2}",
+                   f"lr_wsd_decay_iters={decay * 3 // 2}")
+
+    def validation(self, name):
+        """(steps, loss) at the last evaluation of a training run; None where there was none."""
+        log = self.out / f"{name}.jsonl"
+        lines = [json.loads(line) for line in open(log)] if log.exists() else []
+        lines = [line for line in lines if "validation_loss" in line]
+        return (lines[-1]["iteration"], lines[-1]["validation_loss"]) if lines else None
 
     def figures(self, name, part):
         """What `farskip eval` says of the run `name` on one part, kept in runs/NAME.PART.json."""
@@ -172,6 +199,10 @@ class Study:
 def jobs(study, models, stage):
     """What can run side by side."""
     for model in models:
+        if stage == "teacher":
+            yield lambda m=model: study.train_teacher(m)
+        if stage == "plateau":
+            yield lambda m=model: study.train_longer(m)
         if stage == "sweep":
             for make in (lambda m: study.untouched(m), lambda m: study.converted(m, False), lambda m: study.converted(m, True)):
                 yield lambda m=model, make=make: study.figures(make(m), "test")
@@ -239,6 +270,11 @@ def report(study, models):
                 better = sum(o["loss"] < p["loss"] and o["kl"] < p["kl"] for o, p in both)
                 beside.append(f"- {way}, {100 * budget:g} %: better in both in {better} of {len(SEEDS)}: " + "; ".join(
                     f"{gap(o):.4f} against {gap(p):.4f}, {o['kl']:.4f} against {p['kl']:.4f}" for o, p in both))
+        ends = [study.validation(f"{run}-{model}") for run in ("teacher", "longer")]
+        if all(ends):
+            (steps, loss), (more_steps, longer_loss) = ends
+            lines += ["", f"The teacher's validation loss after {steps} steps: {loss:.4f}; half as long again, {more_steps} steps: "
+                          f"{longer_loss:.4f}, {100 * (1 - longer_loss / loss):.2f} % lower."]
         lines += ["", "Ours beside the paper's recipe, seed by seed (gap closed, KL):", "", *beside,
                   "", "Trials (learning rate, batch) with their KL on the validation part:", "", *trials, ""]
     (study.out / "report.md").write_text("\n".join(lines))
@@ -256,15 +292,15 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--pairs", type=pathlib.Path, help="minimal pairs, BLiMP's JSONL")
     parser.add_argument("--farskip", type=pathlib.Path, default=ROOT / "build/farskip")
-    parser.add_argument("--stage", choices=("teacher", "sweep", "seeds", "report"), help="one of them (default: all in order)")
+    parser.add_argument("--stage", choices=STAGES, help="one of them (default: all in order)")
     arguments = parser.parse_args()
     study, models = Study(arguments), arguments.models.split(",")
-    for stage in [arguments.stage] if arguments.stage else ["teacher", "sweep", "seeds", "report"]:
+    for stage in [arguments.stage] if arguments.stage else STAGES:
         if stage == "report":
             report(study, models)
             continue
         with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
-            work = [lambda m=m: study.train_teacher(m) for m in models] if stage == "teacher" else jobs(study, models, stage)
+            work = jobs(study, models, stage)
             for future in [pool.submit(job) for job in work]:
                 future.result()
 
