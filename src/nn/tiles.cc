@@ -52,9 +52,11 @@ void multiply_vectors(const Left&, const Panel&, Out*, int64_t, bool) {
 /// Words (low[n], high[n]) for n < num; high may be null.
 void interleave(const at::BFloat16* low, const at::BFloat16* high, int64_t num, uint32_t* out) {
   for_machine(0, num, [=](int64_t begin, int64_t end) FARSKIP_INLINE {
-    for (int64_t n = begin; n < end; ++n) out[n] = low[n].x;
-    if (high == nullptr) return;
-    for (int64_t n = begin; n < end; ++n) out[n] |= static_cast<uint32_t>(high[n].x) << 16;
+    if (high == nullptr) {
+      for (int64_t n = begin; n < end; ++n) out[n] = low[n].x;
+    } else {
+      for (int64_t n = begin; n < end; ++n) out[n] = low[n].x | static_cast<uint32_t>(high[n].x) << 16;
+    }
   });
 }
 
