@@ -249,8 +249,16 @@ void multiply(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool 
     Left part = a.rows_from(first);
     part.rows = std::min(part.rows, rows_at_once);
     const bool few = part.rows <= 2 * max_rows || a.depth == 0;
-    (few ? multiply_few<T> : multiply_many<T>)(part, b, {sums, b.width, false});
-    for (int64_t r = 0; r < part.rows; ++r) write(sums + r * b.width, b.cols, out + (first + r) * row_stride, add);
+    auto* const product = few ? multiply_few<T> : multiply_many<T>;
+    Out* to = out + first * row_stride;
+    if constexpr (std::is_same_v<Out, float>) {
+      if (!add && b.cols == b.width && a.depth <= depth_at_once) {  // written once, where it belongs
+        product(part, b, {to, row_stride, false});
+        continue;
+      }
+    }
+    product(part, b, {sums, b.width, false});
+    for (int64_t r = 0; r < part.rows; ++r) write(sums + r * b.width, b.cols, to + r * row_stride, add);
   }
 }
 
