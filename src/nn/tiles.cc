@@ -199,7 +199,7 @@ void product(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
 }
 
 bool better_than_library(const at::Tensor& x) {
-  return x.is_cpu() && x.scalar_type() == at::kBFloat16 && vectors_for(at::kBFloat16) == Vectors::avx2;
+  return x.is_cpu() && x.scalar_type() == at::kBFloat16 && vectors_for(at::kFloat) == Vectors::avx2;
 }
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b) {

@@ -79,8 +79,8 @@ void multiply(const Left& a, const Panel& b, Out* out, int64_t row_stride, bool 
 /// operands without a dense index: the library's product.
 void product(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b);
 
-/// Whether product() is better than the library's however large the operands are: for bf16 on a processor that has AVX2
-/// but no AVX512_BF16, where the library multiplies element by element.
+/// Whether product() is better than the library's however large the operands are: for bf16 on a processor with AVX2 and
+/// without AVX-512, where the library multiplies element by element.
 bool better_than_library(const at::Tensor& x);
 
 /// a b, new: of operands that may be large. The library's product, where that is not worse.
