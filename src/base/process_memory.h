@@ -15,8 +15,8 @@ int64_t peak_resident_bytes();
 void release_mapped(const std::byte* begin, size_t num_bytes);
 
 /// Large blocks that are freed stay with the process instead of going back to the system, so that the next step, which
-/// needs the same ones, does not wait for zeroed pages. For programs that run training steps; call it before the first
-/// large allocation. Where the C library is not glibc it does nothing.
+/// needs the same ones, does not wait for zeroed pages. All threads share one heap from then on. For programs that run
+/// steps; call it before the first large allocation and thread. Where the C library is not glibc it does nothing.
 void keep_freed_memory();
 
 }  // namespace farskip

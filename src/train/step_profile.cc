@@ -8,6 +8,7 @@
 #include <map>
 
 #include "config/flops.h"
+#include "nn/tiles.h"
 #include "transport/clock.h"
 
 namespace farskip {
