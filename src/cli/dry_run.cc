@@ -27,15 +27,20 @@ Table memory_table(const MemoryPlan& plan) {
   return table;
 }
 
-std::string text_of(const TrainConfig& config, const ModelConfig& model, const Connectivity& connectivity,
-                    const std::optional<Connectivity>& teacher, const std::string& machine_name) {
+}  // namespace
+
+std::string dry_run_text(const TrainConfig& config, const ModelConfig& model, const Connectivity& connectivity,
+                         const std::optional<Connectivity>& teacher, const WeightCounts& frozen,
+                         const std::string& machine_name) {
+  const bool beside = config.distill.teacher_cache.empty();
   Shown shown;
   shown.name = config.load.empty() ? config.model : config.load;
   shown.model = model;
   shown.connectivity = connectivity;
   shown.machine = machine(machine_name);
   shown.load = training_workload(config);
-  shown.graph = build_graph(shown.model, shown.connectivity, training_graph(config, shown.model, teacher));
+  shown.graph = build_graph(shown.model, shown.connectivity,
+                            training_graph(config, shown.model, beside ? teacher : std::nullopt));
   shown.costs = model_costs(shown.graph, shown.model, shown.machine, shown.load);
   std::vector<SimulatedSchedule> schedules;
   for (const std::string& name : std::vector<std::string>{"reference", config.schedule}) {
@@ -43,24 +48,8 @@ std::string text_of(const TrainConfig& config, const ModelConfig& model, const C
     Simulation simulation = simulate(shown.graph, schedule, shown.costs);
     schedules.push_back({std::move(schedule), std::move(simulation)});
   }
-  const MemoryPlan memory = plan_memory(shown.graph, schedules.back().schedule, shown.model, shown.load);
+  const MemoryPlan memory = plan_memory(shown.graph, schedules.back().schedule, shown.model, shown.load, frozen);
   return summary_text(shown, schedules, schedules.size() - 1) + "\n" + render_text(memory_table(memory));
-}
-
-}  // namespace
-
-std::string dry_run_text(const TrainConfig& config, const std::string& machine_name) {
-  const ModelConfig model = load_model_config(config.load.empty() ? config.model : config.load);
-  const Connectivity connectivity = config.connectivity.empty()
-                                        ? Connectivity::from_config(model.raw, model.num_layers())
-                                        : Connectivity::parse(config.connectivity, model.num_layers());
-  return text_of(config, model, connectivity, std::nullopt, machine_name);
-}
-
-std::string dry_run_text(const TrainConfig& config, const ModelConfig& model, const Connectivity& student,
-                         const Connectivity& teacher, const std::string& machine_name) {
-  const bool beside = config.distill.teacher_cache.empty();
-  return text_of(config, model, student, beside ? std::optional(teacher) : std::nullopt, machine_name);
 }
 
 }  // namespace farskip::cli

@@ -10,6 +10,7 @@
 #include "cli/dry_run.h"
 #include "cli/text_tokens.h"
 #include "train/frontier.h"
+#include "train/parameter_rates.h"
 #include "train/trainer.h"
 
 namespace farskip::cli {
@@ -74,9 +75,10 @@ void run_distill(const DistillArguments& arguments) {
   if (arguments.frontier) check_frontier(arguments, config);
   const TrainingModel model = TrainingModel::load(config);
   if (arguments.dry_run) {
-    std::printf("%s", dry_run_text(config, model.config, model.connectivity, model.teacher->connectivity,
-                                   arguments.machine.empty() ? "cpu" : arguments.machine)
-                          .c_str());
+    std::printf(
+        "%s", dry_run_text(config, model.config, model.connectivity, model.teacher->connectivity,
+                           frozen_weights(model.config, config), arguments.machine.empty() ? "cpu" : arguments.machine)
+                  .c_str());
     return;
   }
   keep_freed_memory();

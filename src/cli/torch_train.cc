@@ -7,6 +7,7 @@
 #include "base/process_memory.h"
 #include "cli/command.h"
 #include "cli/dry_run.h"
+#include "train/parameter_rates.h"
 #include "train/trainer.h"
 
 namespace farskip::cli {
@@ -24,12 +25,14 @@ void run_train(const TrainArguments& arguments) {
   TrainConfig config = load_train_config(arguments.recipe, arguments.overrides);
   const LaunchOptions launch = launch_options(config, arguments.num_ranks);
   config.resolve(world_size(launch));
+  const TrainingModel model = TrainingModel::load(config);
   if (arguments.dry_run) {
-    std::printf("%s", dry_run_text(config, arguments.machine).c_str());
+    std::printf("%s", dry_run_text(config, model.config, model.connectivity, std::nullopt,
+                                   frozen_weights(model.config, config), arguments.machine)
+                          .c_str());
     return;
   }
   keep_freed_memory();
-  const TrainingModel model = TrainingModel::load(config);
   const TrainData data = TrainData::open(config, model.config.vocab_size);
   const int status = run_on_ranks(launch, [&](RankContext& context) { train(config, data, context); });
   if (status != 0) throw CLI::RuntimeError(status);

@@ -55,8 +55,9 @@ void Executor::Run::launch(NodeId id) {
         in_flight[id] = transport.reduce_scatter(e.hooks_->shards().pack_gradients(bucket_of(node)), name);
         break;
       }
-      std::vector<at::Tensor> flat;
-      for (int p : parameters_of(e.parameters_->table(), bucket_of(node)))
+      const at::Device device = e.parameters_->options().device;
+      std::vector<at::Tensor> flat{at::empty({0}, at::TensorOptions().dtype(at::kFloat).device(device))};
+      for (int p : trained_parameters(*e.parameters_, bucket_of(node)))
         flat.push_back(e.parameters_->main_grad(p).flatten());
       in_flight[id] = transport.all_reduce(at::cat(flat), name);
       break;
@@ -143,7 +144,7 @@ void Executor::Run::await(NodeId id) {
         break;
       }
       int64_t offset = 0;
-      for (int p : parameters_of(e.parameters_->table(), bucket_of(node))) {
+      for (int p : trained_parameters(*e.parameters_, bucket_of(node))) {
         at::Tensor& gradient = e.parameters_->main_grad(p);
         gradient.copy_(received.narrow(0, offset, gradient.numel()).view_as(gradient));
         offset += gradient.numel();

@@ -37,11 +37,13 @@ class ParameterSet {
   const at::Tensor& value(int id) const { return values_.at(id); }
   /// What is read from and written to checkpoints: the master, or the value where there is none.
   const at::Tensor& stored(int id) const { return mains_.at(id).defined() ? mains_[id] : values_.at(id); }
-  /// The fp32 gradient in the shape of the master, made of zeros when first asked for.
+  /// The fp32 gradient in the shape of the master, made of zeros when first asked for. Of frozen parameters nobody
+  /// asks.
   at::Tensor& main_grad(int id);
   bool has_grad(int id) const { return grads_.at(id).defined(); }
-  /// Whether the parameter's gradient is wanted by nobody: backward passes leave it out.
+  /// Whether nothing changes the parameter: it has no gradient, no moments, and nothing of it crosses ranks.
   bool frozen(int id) const { return frozen_.at(id); }
+  /// To be called before shards, optimizers and executors are made.
   void freeze(int id) { frozen_.at(id) = true; }
   /// Sets the gradients made so far to zero.
   void zero_grad();

@@ -14,10 +14,11 @@ BucketId bucket_of(const ParameterTable& table, const ParameterInfo& info) {
   return {with_head ? table.num_layers() : info.layer, info.stage == Stage::experts};
 }
 
-std::vector<int> parameters_of(const ParameterTable& table, BucketId bucket) {
+std::vector<int> trained_parameters(const ParameterSet& parameters, BucketId bucket) {
+  const ParameterTable& table = parameters.table();
   std::vector<int> ids;
   for (const auto& info : table.parameters()) {
-    if (bucket_of(table, info) == bucket) ids.push_back(info.id);
+    if (bucket_of(table, info) == bucket && !parameters.frozen(info.id)) ids.push_back(info.id);
   }
   return ids;
 }
@@ -37,9 +38,10 @@ std::map<BucketId, ParameterShards::Bucket> ParameterShards::divide(const Parame
       bucket.rank = info.stage == Stage::experts ? rank / layout.ep : rank;
     }
     const at::ScalarType dtype = parameters.value(info.id).scalar_type();
+    const bool frozen = parameters.frozen(info.id);
     auto segment = std::find_if(bucket.segments.begin(), bucket.segments.end(),
-                                [&](const Segment& s) { return s.dtype == dtype; });
-    if (segment == bucket.segments.end()) segment = bucket.segments.insert(segment, Segment{dtype, {}, 0, 0});
+                                [&](const Segment& s) { return s.dtype == dtype && s.frozen == frozen; });
+    if (segment == bucket.segments.end()) segment = bucket.segments.insert(segment, Segment{dtype, frozen, {}, 0, 0});
     segment->ids.push_back(info.id);
     segment->size += numel(parameters, info.id);
   }
@@ -113,12 +115,14 @@ at::Tensor ParameterShards::pack_gradients(BucketId id) {
   const Bucket& bucket = buckets_.at(id);
   std::vector<at::Tensor> parts;
   for (const Segment& segment : bucket.segments) {
+    if (segment.frozen) continue;
     std::vector<at::Tensor> flat;
     for (int parameter : segment.ids) flat.push_back(parameters_.main_grad(parameter).view(-1));
     if (const int64_t rest = bucket.ranks * segment.part - segment.size; rest > 0)
       flat.push_back(at::zeros({rest}, flat.front().options()));
     parts.push_back(at::cat(flat).view({bucket.ranks, segment.part}));
   }
+  if (parts.empty()) return at::empty({0}, at::TensorOptions().dtype(at::kFloat).device(parameters_.options().device));
   return (parts.size() == 1 ? parts.front() : at::cat(parts, 1)).view(-1);
 }
 
@@ -127,8 +131,13 @@ void ParameterShards::take_gradients(BucketId id, const at::Tensor& part) {
   size_t next = 0;
   int64_t segment_begin = 0;
   for (const Segment& segment : bucket.segments) {
+    const auto slices = slices_of(parameters_, bucket, segment);
+    if (segment.frozen) {
+      next += slices.size();
+      continue;
+    }
     int64_t at = segment_begin;
-    for (const ParameterSlice& slice : slices_of(parameters_, bucket, segment)) {
+    for (const ParameterSlice& slice : slices) {
       gradients_[bucket.slices[next++]] = part.narrow(0, at, slice.size);
       at += slice.size;
     }
@@ -138,11 +147,16 @@ void ParameterShards::take_gradients(BucketId id, const at::Tensor& part) {
 
 at::Tensor ParameterShards::pack_values(BucketId id) const {
   const Bucket& bucket = buckets_.at(id);
-  std::vector<at::Tensor> bytes;
+  std::vector<at::Tensor> bytes{
+      at::empty({0}, at::TensorOptions().dtype(at::kByte).device(parameters_.options().device))};
   size_t next = 0;
   for (const Segment& segment : bucket.segments) {
     int64_t filled = 0;
     const auto slices = slices_of(parameters_, bucket, segment);
+    if (segment.frozen) {
+      next += slices.size();
+      continue;
+    }
     for (const ParameterSlice& slice : slices) {
       bytes.push_back(mains_[bucket.slices[next++]].to(segment.dtype).view(at::kByte));
       filled += slice.size;
@@ -158,9 +172,10 @@ at::Tensor ParameterShards::pack_values(BucketId id) const {
 void ParameterShards::take_values(BucketId id, const at::Tensor& all) {
   const at::NoGradGuard no_grad;
   const Bucket& bucket = buckets_.at(id);
-  const at::Tensor rows = all.view({bucket.ranks, -1});
+  const at::Tensor rows = all.view({bucket.ranks, all.numel() / bucket.ranks});
   int64_t byte = 0;
   for (const Segment& segment : bucket.segments) {
+    if (segment.frozen) continue;
     const int64_t width = segment.part * static_cast<int64_t>(c10::elementSize(segment.dtype));
     const at::Tensor flat = rows.narrow(1, byte, width).contiguous().view(segment.dtype).view(-1);
     int64_t at = 0;

@@ -28,7 +28,8 @@ struct BucketId {
 
 /// Tied embeddings go with the head.
 BucketId bucket_of(const ParameterTable& table, const ParameterInfo& info);
-std::vector<int> parameters_of(const ParameterTable& table, BucketId bucket);
+/// Those of a bucket that have gradients: the ones that are not frozen.
+std::vector<int> trained_parameters(const ParameterSet& parameters, BucketId bucket);
 
 class ParameterShards {
  public:
@@ -44,7 +45,7 @@ class ParameterShards {
   const std::vector<ParameterSlice>& slices() const { return slices_; }
   /// fp32 [size]: the master of a slice; the memory of the value where that is fp32.
   const at::Tensor& main(size_t slice) const { return mains_.at(slice); }
-  /// fp32 [size]: the gradient of a slice, after its reduction.
+  /// fp32 [size]: the gradient of a slice, after its reduction. REQUIRES: its parameter is not frozen.
   at::Tensor gradient(size_t slice);
 
   /// Forgets the gradients that were taken.
@@ -65,6 +66,7 @@ class ParameterShards {
   /// Parameters of one dtype, one behind the other, of which each rank keeps an equal run.
   struct Segment {
     at::ScalarType dtype = at::kFloat;  ///< of the values
+    bool frozen = false;  ///< masters are shared out; there are no gradients, and all ranks have the values
     std::vector<int> ids;
     int64_t size = 0;  ///< elements
     int64_t part = 0;  ///< elements of a rank, the last one's are filled up with zeros

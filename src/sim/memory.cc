@@ -339,7 +339,7 @@ class Walk {
 }  // namespace
 
 MemoryPlan plan_memory(const StageGraph& graph, const Schedule& schedule, const ModelConfig& model,
-                       const Workload& load) {
+                       const Workload& load, const WeightCounts& frozen) {
   FARSKIP_CHECK(graph.options().phase == Phase::train);
   const double experts_whole =
       static_cast<double>(model.num_experts * 3 * model.hidden_size * model.moe_intermediate_size);
@@ -349,21 +349,23 @@ MemoryPlan plan_memory(const StageGraph& graph, const Schedule& schedule, const 
     experts += experts_whole;
     routers += static_cast<double>(model.num_experts * model.hidden_size);
   }
-  const double parameters =
-      static_cast<double>(model.num_parameters()) - experts * (1 - 1.0 / graph.options().layout.ep);
+  const WeightCounts all{static_cast<double>(model.num_parameters()) - experts, experts};
+  const WeightCounts trained{all.replicated - frozen.replicated, all.experts - frozen.experts};
+  const Layout& layout = graph.options().layout;
+  const auto held = [&](const WeightCounts& of) { return of.replicated + of.experts / layout.ep; };
   MemoryPlan plan;
   const bool masters = load.bytes_per_value < 4;
-  plan.weights = (parameters - routers) * load.bytes_per_value + routers * 4;
+  plan.weights = (held(all) - routers) * load.bytes_per_value + routers * 4;
   // What the optimizer of one of the replicas keeps.
-  const Layout& layout = graph.options().layout;
   const bool shared_out = graph.options().shard_optimizer;
   const double replicas = shared_out ? layout.world() : 1, expert_replicas = shared_out ? layout.dp : 1;
-  const double local_experts = experts / layout.ep;
-  const double kept = (parameters - local_experts) / replicas + local_experts / expert_replicas;
+  const auto kept = [&](const WeightCounts& of) {
+    return of.replicated / replicas + of.experts / layout.ep / expert_replicas;
+  };
   plan.teacher = graph.options().teacher ? plan.weights : 0;
-  plan.masters = masters ? (kept - routers / replicas) * 4 : 0;
-  plan.gradients = parameters * 4;
-  plan.moments = kept * 8;
+  plan.masters = masters ? (kept(all) - routers / replicas) * 4 : 0;
+  plan.gradients = held(trained) * 4;
+  plan.moments = kept(trained) * 8;
   Walk walk(graph, model, load);
   walk.run(schedule);
   plan.activations = walk.peak;

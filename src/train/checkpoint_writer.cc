@@ -47,10 +47,12 @@ std::vector<StateRun> written_runs(const ParameterSet& parameters, const Layout&
   return runs;
 }
 
-/// Kinds of state: masters only where nothing else holds their bits.
+/// Kinds of state: moments of what is trained; masters only where nothing else holds their bits.
 std::vector<std::string> kinds_of(const ParameterSet& parameters, const StateRun& run, bool sharded) {
-  if (sharded && parameters.value(run.parameter).scalar_type() != at::kFloat) return {"exp_avg", "exp_avg_sq", "main"};
-  return {"exp_avg", "exp_avg_sq"};
+  std::vector<std::string> kinds;
+  if (!parameters.frozen(run.parameter)) kinds = {"exp_avg", "exp_avg_sq"};
+  if (sharded && parameters.value(run.parameter).scalar_type() != at::kFloat) kinds.push_back("main");
+  return kinds;
 }
 
 /// An index as transformers writes it.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "nn/adamw.h"
 #include "train/parameter_rates.h"
 
@@ -19,18 +20,19 @@ AdamW::AdamW(ParameterSet& parameters, ParameterShards& shards, const TrainConfi
       clip_(config.clip_grad),
       factors_(parameter_rates(parameters.table(), config)) {
   for (int id = 0; id < parameters_.size(); ++id) {
-    if (factors_[static_cast<size_t>(id)] == 0) parameters_.freeze(id);
+    FARSKIP_CHECK(parameters_.frozen(id) == (factors_[static_cast<size_t>(id)] == 0), parameters_.table()[id].name);
   }
   for (size_t slice = 0; slice < shards_.slices().size(); ++slice) {
-    exp_avgs_.push_back(at::zeros_like(shards_.main(slice)));
-    exp_avg_sqs_.push_back(at::zeros_like(shards_.main(slice)));
+    const at::Tensor& main = shards_.main(slice);
+    for (auto* moments : {&exp_avgs_, &exp_avg_sqs_})
+      moments->push_back(frozen(slice) ? at::zeros({1}, main.options()).expand(main.sizes()) : at::zeros_like(main));
   }
 }
 
 AdamW::SquaredNorms AdamW::squared_norms() {
   SquaredNorms norms;
   for (size_t slice = 0; slice < shards_.slices().size(); ++slice) {
-    if (factors_[static_cast<size_t>(shards_.slices()[slice].id)] == 0) continue;
+    if (frozen(slice)) continue;
     (parameters_.table()[shards_.slices()[slice].id].expert ? norms.experts : norms.replicated) +=
         nn::squared_norm(shards_.gradient(slice));
   }
@@ -38,8 +40,10 @@ AdamW::SquaredNorms AdamW::squared_norms() {
 }
 
 void AdamW::forget() {
-  for (auto* moments : {&exp_avgs_, &exp_avg_sqs_}) {
-    for (at::Tensor& moment : *moments) moment.zero_();
+  for (size_t slice = 0; slice < shards_.slices().size(); ++slice) {
+    if (frozen(slice)) continue;
+    exp_avgs_[slice].zero_();
+    exp_avg_sqs_[slice].zero_();
   }
   num_steps_ = 0;
 }
@@ -49,10 +53,10 @@ void AdamW::step(const StepRates& rates, double gradient_norm) {
   ++num_steps_;
   const double divisor = clip_ > 0 ? std::max(1.0, gradient_norm / clip_) : 1.0;
   for (size_t slice = 0; slice < shards_.slices().size(); ++slice) {
+    if (frozen(slice)) continue;
     const ParameterInfo& info = parameters_.table()[shards_.slices()[slice].id];
     const bool decoupled = info.stage == Stage::embed || info.stage == Stage::head;
     const double factor = factors_[static_cast<size_t>(info.id)];
-    if (factor == 0) continue;
     const double lr = factor * (info.decays() && decoupled ? rates.decoupled_lr : rates.lr);
     nn::adamw_(shards_.main(slice), shards_.gradient(slice), exp_avgs_[slice], exp_avg_sqs_[slice],
                {lr, beta1_, beta2_, eps_, info.decays() ? rates.weight_decay : 0, divisor, num_steps_});

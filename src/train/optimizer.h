@@ -10,7 +10,7 @@ namespace farskip {
 
 class AdamW {
  public:
-  /// Parameters whose rate is 0 are frozen: no gradients are computed for them.
+  /// REQUIRES: freeze_parameters(parameters, config) was called before the shards were made.
   AdamW(ParameterSet& parameters, ParameterShards& shards, const TrainConfig& config);
 
   /// Sum of squared gradients of what this rank keeps and does not freeze, fp64: of weights that all ranks hold, and of
@@ -33,9 +33,12 @@ class AdamW {
   /// For restoring a run.
   void set_num_steps(int64_t num_steps) { num_steps_ = num_steps; }
   const ParameterShards& shards() const { return shards_; }
-  /// The moments of a slice, fp32 [size].
+  /// The moments of a slice, fp32 [size]; of frozen parameters zeros that have no memory and are not written to.
   const at::Tensor& exp_avg(size_t slice) const { return exp_avgs_.at(slice); }
   const at::Tensor& exp_avg_sq(size_t slice) const { return exp_avg_sqs_.at(slice); }
+
+  /// Whether a slice is of a frozen parameter.
+  bool frozen(size_t slice) const { return parameters_.frozen(shards_.slices()[slice].id); }
 
  private:
   ParameterSet& parameters_;

@@ -76,4 +76,22 @@ std::vector<double> parameter_rates(const ParameterTable& table, const TrainConf
   return factors;
 }
 
+void freeze_parameters(ParameterSet& parameters, const TrainConfig& config) {
+  const auto factors = parameter_rates(parameters.table(), config);
+  for (int id = 0; id < parameters.size(); ++id) {
+    if (factors[static_cast<size_t>(id)] == 0) parameters.freeze(id);
+  }
+}
+
+WeightCounts frozen_weights(const ModelConfig& model, const TrainConfig& config) {
+  const ParameterTable table(model);
+  const auto factors = parameter_rates(table, config);
+  WeightCounts counts;
+  for (const ParameterInfo& info : table.parameters()) {
+    if (factors[static_cast<size_t>(info.id)] != 0) continue;
+    (info.expert ? counts.experts : counts.replicated) += static_cast<double>(info.numel());
+  }
+  return counts;
+}
+
 }  // namespace farskip

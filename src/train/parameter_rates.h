@@ -5,7 +5,8 @@
 #include <vector>
 
 #include "config/train_config.h"
-#include "model/parameters.h"
+#include "model/parameter_set.h"
+#include "sim/memory.h"
 
 namespace farskip {
 
@@ -19,5 +20,11 @@ bool matches_pattern(const std::string& pattern, const std::string& name);
 /// projections. Throws Error for a pattern that no tensor matches, or a part of one parameter alone, and for a
 /// multiplier that is no number >= 0.
 std::vector<double> parameter_rates(const ParameterTable& table, const TrainConfig& config);
+
+/// Freezes the parameters whose factor is 0.
+void freeze_parameters(ParameterSet& parameters, const TrainConfig& config);
+
+/// How many weights that are, in the whole model.
+WeightCounts frozen_weights(const ModelConfig& model, const TrainConfig& config);
 
 }  // namespace farskip

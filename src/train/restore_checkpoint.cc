@@ -61,11 +61,17 @@ TrainingState restore_checkpoint(const std::string& root, ParameterSet& paramete
     const StateReader state_of(folder + "/optimizer.safetensors.index.json");
     const SafetensorsReader weights(resolve_model_folder(folder));
     const ParameterShards& shards = optimizer.shards();
+    const at::Tensor none = at::zeros({1});
+    int64_t without_moments = 0;
     for (const StateRun& run :
          state_runs(parameters.table(), shards.slices(), parameters.first_expert(), parameters.num_local_experts())) {
       auto part = [&](const at::Tensor& slice) { return slice.narrow(0, run.at, run.size); };
-      part(optimizer.exp_avg(run.slice)).copy_(state_of.read("exp_avg", run));
-      part(optimizer.exp_avg_sq(run.slice)).copy_(state_of.read("exp_avg_sq", run));
+      if (!parameters.frozen(run.parameter)) {
+        const bool there = state_of.contains("exp_avg", run.tensor);
+        part(optimizer.exp_avg(run.slice)).copy_(there ? state_of.read("exp_avg", run) : none);
+        part(optimizer.exp_avg_sq(run.slice)).copy_(there ? state_of.read("exp_avg_sq", run) : none);
+        without_moments += !there;
+      }
       const at::Tensor& main = shards.main(run.slice);
       if (state_of.contains("main", run.tensor)) {
         part(main).copy_(state_of.read("main", run));
@@ -73,6 +79,9 @@ TrainingState restore_checkpoint(const std::string& root, ParameterSet& paramete
         part(main).copy_(weights.tensor(run.tensor).reshape({-1}).narrow(0, run.begin, run.size));
       }
     }
+    if (without_moments > 0)
+      log_warning(fmt::format("{}: {} tensors have no moments there, they were frozen; theirs begin at 0", folder,
+                              without_moments));
     parameters.update_values();
     optimizer.set_num_steps(state.optimizer_steps);
     report.bytes_read += state_of.reader().bytes_read();

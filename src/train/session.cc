@@ -16,6 +16,7 @@
 #include "schedule/text.h"
 #include "schedule/validate.h"
 #include "tokenizer/tokenizer.h"
+#include "train/parameter_rates.h"
 #include "train/sample_batch.h"
 
 namespace farskip {
@@ -97,6 +98,7 @@ TrainingSession::TrainingSession(const TrainConfig& config, World& world, Sample
   options.expert_ranks = layout_.ep;
   parameters_ = std::make_unique<ParameterSet>(table, options);
   load_weights(samples, calibration_tokens);
+  freeze_parameters(*parameters_, config_);
   shards_ = std::make_unique<ParameterShards>(*parameters_, layout_, world.rank(), config_.use_distributed_optimizer);
   StageMathOptions math;
   math.expert_ranks = layout_.ep;

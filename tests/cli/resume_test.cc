@@ -11,7 +11,9 @@
 namespace farskip {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::run_farskip;
 using testing::RunningProgram;
 using testing::wait_until;
@@ -164,6 +166,31 @@ TEST_F(Resume, OptimizersThatAreSharedOutGoOnAnywhere) {
       ASSERT_EQ(elsewhere.size(), 4u);
       for (size_t i = 0; i < 4; ++i) EXPECT_NEAR(elsewhere[i], next.front()[i], dtype == "fp32" ? 1e-4 : 2e-2);
     }
+  }
+}
+
+TEST_F(Resume, FrozenWeightsHaveNoMomentsInIt) {
+  for (const std::string more : {"dtype=bf16", "dtype=bf16 use_distributed_optimizer=true"}) {
+    SCOPED_TRACE(more);
+    const std::string frozen = more + " 'freeze=*.mlp.experts.* *embed_tokens*'";
+    const std::string name = "frozen" + std::to_string(more.size());
+    complete(name, frozen);
+    const std::string index = read_file(iteration(name, 60) + "/optimizer.safetensors.index.json");
+    EXPECT_THAT(index, HasSubstr("exp_avg_sq.model.layers.1.self_attn.o_proj.weight"));
+    EXPECT_THAT(index, Not(HasSubstr("exp_avg.model.embed_tokens")));
+    EXPECT_THAT(index, Not(ContainsRegex("exp_avg(_sq)?.model.layers.1.mlp.experts")));
+
+    interrupted(name + "_killed", SIGKILL, frozen)->wait(10);
+    complete(name + "_killed", "auto_resume=true " + frozen);
+    EXPECT_EQ(tensors(iteration(name + "_killed", 60)), tensors(iteration(name, 60)));
+
+    // Thawed, they begin without; frozen later, moments are left behind.
+    const std::string on = train(fmt::format("{} load={} train_iters=62 layout=ep=2 --nproc 2", more, folder / name));
+    last = run_farskip(on);
+    ASSERT_EQ(last.status, 0) << last.err;
+    EXPECT_THAT(last.err, HasSubstr("tensors have no moments there, they were frozen; theirs begin at 0"));
+    last = run_farskip(on + " 'freeze=*.self_attn.*'");
+    ASSERT_EQ(last.status, 0) << last.err;
   }
 }
 

@@ -324,13 +324,6 @@ TEST(Distill, FurtherTermsFallAndFrozenWeightsStay) {
       changed += !frozen;
     }
     EXPECT_GT(changed, 10);
-    int computed = 0;
-    ParameterSet& parameters = session.parameters();
-    for (const ParameterInfo& info : parameters.table().parameters()) {
-      EXPECT_EQ(parameters.frozen(info.id), !at::any(parameters.main_grad(info.id)).item<bool>()) << info.name;
-      computed += !parameters.frozen(info.id);
-    }
-    EXPECT_GT(computed, 10);
   });
   TrainConfig config = distilling(trial, folder);
   config.freeze = "*.no_such_tensor";

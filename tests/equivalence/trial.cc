@@ -142,6 +142,7 @@ std::string Trial::name() const {
   constexpr const char* balancings[] = {"", "_aux", "_global_aux", "_no_aux"};
   text += balancings[static_cast<size_t>(balancing)];
   if (packed) text += "_packed";
+  if (!freeze.empty()) text += "_freeze_" + freeze;
   for (char& c : text) {
     if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
   }
@@ -169,6 +170,7 @@ TrainConfig Trial::config() const {
   config.expert_model_parallel_size = layout.ep;
   config.data_parallel = layout.dp;
   config.moe_router_load_balancing_type = balancing;
+  config.freeze = freeze;
   config.resolve(layout.world());
   return config;
 }
@@ -228,6 +230,7 @@ void append_step(Bits& bits, int step, const StepResult& result, TrainingSession
     bits.emplace_back(fmt::format("{}loss.mb{}", prefix, m), hash_of(result.losses[m]));
   }
   for (const ParameterInfo& info : session.parameters().table().parameters()) {
+    if (session.parameters().frozen(info.id)) continue;
     bits.emplace_back(prefix + "grad." + info.name, hash_of(session.parameters().main_grad(info.id)));
   }
 }

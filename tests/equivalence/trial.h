@@ -36,6 +36,7 @@ struct Trial {
   int num_random = 20;  ///< random orders that the matrix runs
   bool packed = false;  ///< sequences of several documents
   LoadBalancing balancing = LoadBalancing::seq_aux_loss;
+  std::string freeze = {};  ///< TrainConfig::freeze
 
   std::string name() const;
   TrainConfig config() const;

@@ -20,6 +20,7 @@ struct Case {
   bool sharded = false;
   Recompute recompute = {};
   Workload load;
+  WeightCounts frozen = {};
 
   Case() {
     load.seq_length = 256;
@@ -31,7 +32,8 @@ struct Case {
     layout.dp = dp;
     const StageGraph graph = build_graph(model, Connectivity::farskip(model.num_layers()),
                                          {Phase::train, layout, num_microbatches, Scope::step, sharded, recompute});
-    return plan_memory(graph, order == "paper" ? paper_schedule(graph) : reference_schedule(graph), model, load);
+    return plan_memory(graph, order == "paper" ? paper_schedule(graph) : reference_schedule(graph), model, load,
+                       frozen);
   }
 };
 
@@ -66,6 +68,16 @@ TEST(MemoryPlan, ExpertRanksDivideTheExperts) {
     experts += static_cast<double>(one.model.num_experts * 3 * one.model.hidden_size * one.model.moe_intermediate_size);
   }
   EXPECT_NEAR(one.plan().weights - four.plan().weights, 4 * experts * 3 / 4, 1);
+}
+
+TEST(MemoryPlan, FrozenWeightsHaveNeitherGradientsNorMoments) {
+  Case trained, frozen;
+  trained.ep = frozen.ep = 2;
+  frozen.frozen = {1000, 600};
+  const MemoryPlan a = trained.plan(), b = frozen.plan();
+  EXPECT_EQ(a.weights, b.weights);
+  EXPECT_DOUBLE_EQ(a.gradients - b.gradients, 4 * (1000 + 300));
+  EXPECT_DOUBLE_EQ(a.moments - b.moments, 8 * (1000 + 300));
 }
 
 TEST(MemoryPlan, ReplicasShareOptimizerState) {
