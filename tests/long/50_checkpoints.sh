@@ -4,6 +4,7 @@
 # time limit: 2400
 set -eEuo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
+. tests/long/small_model.sh
 kills=${1:-100}
 farskip=$PWD/build/farskip
 [ -x "$farskip" ] || { echo "make build comes first"; exit 77; }
@@ -20,15 +21,7 @@ if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=3m none "$work/disk" 2>/dev/null
 
 for i in $(seq 400); do echo "In the beginning number $i was the word, and it was told again."; echo; done >"$work/text.txt"
 "$farskip" prepare "$work/text.txt" -o "$work/data" --document-separator '\n\n' 2>"$work/prepare.log"
-cat >"$work/model.json" <<'JSON'
-{"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 320, "hidden_size": 32,
- "num_hidden_layers": 3, "first_k_dense_replace": 1, "intermediate_size": 64, "moe_intermediate_size": 16,
- "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "num_attention_heads": 2,
- "num_key_value_heads": 2, "q_lora_rank": null, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
- "v_head_dim": 8, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "hidden_act": "silu", "scoring_func": "sigmoid",
- "topk_method": "noaux_tc", "n_group": 1, "topk_group": 1, "norm_topk_prob": true, "routed_scaling_factor": 2.446,
- "tie_word_embeddings": false, "rope_theta": 50000.0}
-JSON
+small_model 32 >"$work/model.json"
 cat >"$work/recipe.yaml" <<YAML
 model: $work/model.json
 connectivity: farskip

@@ -9,6 +9,7 @@
 # time limit: 9000
 set -eEuo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
+. tests/long/small_model.sh
 minutes=${1:-10}
 exit_limit=40 start_limit=${START_LIMIT:-90} slope_limit=1024 log_interval=100
 farskip=${FARSKIP:-$PWD/build/farskip}
@@ -25,15 +26,7 @@ die() { echo "$*"; tail -n 20 "$work/run.log"; exit 1; }
 
 for i in $(seq 400); do echo "In the beginning number $i was the word, and it was told again."; echo; done >"$work/text.txt"
 "$farskip" prepare "$work/text.txt" -o "$work/data" --document-separator '\n\n' 2>"$work/prepare.log"
-cat >"$work/model.json" <<'JSON'
-{"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 320, "hidden_size": 64,
- "num_hidden_layers": 4, "first_k_dense_replace": 1, "intermediate_size": 128, "moe_intermediate_size": 32,
- "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2, "num_attention_heads": 2,
- "num_key_value_heads": 2, "q_lora_rank": null, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
- "v_head_dim": 8, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "hidden_act": "silu", "scoring_func": "sigmoid",
- "topk_method": "noaux_tc", "n_group": 1, "topk_group": 1, "norm_topk_prob": true, "routed_scaling_factor": 2.446,
- "tie_word_embeddings": false, "rope_theta": 50000.0}
-JSON
+small_model 64 >"$work/model.json"
 # More steps than the time allows; both runs are ended by a signal.
 cat >"$work/recipe.yaml" <<YAML
 model: $work/model.json

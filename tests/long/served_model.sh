@@ -1,5 +1,6 @@
 # Sourced by the tests of the server: a small model trained here, and a server that ends with the script. REQUIRES: $farskip.
 # $work is a folder of the script's own; $work/model gets a tokenizer by the script itself.
+. "$(dirname "${BASH_SOURCE[0]}")/small_model.sh"
 work=$(mktemp -d /tmp/farskip_serve.XXXXXX)
 server=
 cleanup() {
@@ -19,15 +20,7 @@ train_tokenizer() {  # SPECIAL...
 
 # Documents end behind a sentence, so the likeliest token behind an answer is often the one that ends texts.
 train_small_model() {  # STEPS: $work/run
-  cat >"$work/model/config.json" <<'JSON'
-{"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 320, "hidden_size": 64,
- "num_hidden_layers": 3, "first_k_dense_replace": 1, "intermediate_size": 128, "moe_intermediate_size": 32,
- "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2, "num_attention_heads": 2,
- "num_key_value_heads": 2, "q_lora_rank": null, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
- "v_head_dim": 8, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "hidden_act": "silu", "scoring_func": "sigmoid",
- "topk_method": "noaux_tc", "n_group": 1, "topk_group": 1, "norm_topk_prob": true, "routed_scaling_factor": 2.446,
- "tie_word_embeddings": false, "rope_theta": 50000.0}
-JSON
+  small_model 64 >"$work/model/config.json"
   "$farskip" prepare "$work/text.txt" -o "$work/data" --document-separator '\n\n' --tokenizer "$work/model" >>"$work/log" 2>&1
   cat >"$work/recipe.yaml" <<YAML
 model: $work/model
