@@ -1,4 +1,4 @@
-"""Draws what bench/fcsd/run.py reports: KL to the teacher over the budget of tokens, a panel a model."""
+"""Draws what bench/fcsd/run.py reports, a panel a model: KL to the teacher over the budget of tokens; the teachers' own loss."""
 
 import math
 
@@ -35,12 +35,38 @@ def panel(title, curves, left):
     return parts
 
 
-def draw(path, models):
-    """`models`: title -> curves."""
+def loss_panel(title, curves, left):
+    """`curves`: name -> [(step, loss)]; the first quarter of the longest is left out."""
+    begin = max(step for points in curves.values() for step, _ in points) / 4
+    shown = {name: [point for point in points if point[0] >= begin] for name, points in curves.items()}
+    steps, losses = zip(*(point for points in shown.values() for point in points))
+    low, high = min(losses), max(losses)
+
+    def at(step, loss):
+        return (left + LEFT + (step - begin) / (max(steps) - begin) * (WIDTH - LEFT - 20),
+                TOP + (high - loss) / (high - low) * (HEIGHT - TOP - BOTTOM))
+
+    parts = [f'<text x="{left + WIDTH / 2:.0f}" y="20" text-anchor="middle" font-weight="bold">{title}</text>']
+    for loss in (low + (high - low) * share / 4 for share in range(5)):
+        y = at(begin, loss)[1]
+        parts.append(f'<line x1="{left + LEFT}" x2="{left + WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>'
+                     f'<text x="{left + LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{loss:.3f}</text>')
+    for step in (begin, *(points[-1][0] for points in shown.values())):
+        parts.append(f'<text x="{at(step, low)[0]:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{step:.0f}</text>')
+    for name, points in shown.items():
+        colour = "#1d4ed8" if name == "teacher" else "#c2410c"
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in points))
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        x, y = at(*points[-1])
+        parts.append(f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="end" fill="{colour}">{name}</text>')
+    return parts
+
+
+def draw(path, models, panel, caption):
+    """`models`: title -> the curves of `panel`."""
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH * len(models)}" height="{HEIGHT}" '
              f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>']
     for i, (title, curves) in enumerate(models.items()):
         parts += panel(title, curves, i * WIDTH)
-    parts.append(f'<text x="{WIDTH * len(models) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">'
-                 "KL to the teacher on the test part, over the share of its tokens; a point is a seed</text></svg>")
+    parts.append(f'<text x="{WIDTH * len(models) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">{caption}</text></svg>')
     path.write_text("\n".join(parts) + "\n")

@@ -3,7 +3,7 @@
 
     bench/fcsd/corpus.sh CORPUS
     bench/fcsd/run.py CORPUS OUT [--models mla,gqa] [--budgets 0.01,0.03,0.1] [--workers 2] [--pairs BLIMP.jsonl]
-        [--contenders paper,ours,ours+,sft] [--stage teacher|sweep|seeds|plateau|report]
+        [--contenders paper,ours,ours+,sft] [--rates ours+@0.01=3e-4] [--stage teacher|sweep|seeds|plateau|report]
 
 The models (bench/fcsd/mla: DeepSeek-V2-Lite's form, bench/fcsd/gqa: Qwen3-MoE's) are trained with standard connectivity on
 the corpus first (teacher.yaml), then converted on every layer from the first MoE layer on. Whether they were near their
@@ -28,7 +28,7 @@ Chosen afterwards, at 10 % (bench/results/2026-11-29-fcsd-end-point.md): ours+, 
 hidden term that falls to nothing and a little cross-entropy, at the recipe's 3 learning rates with the smaller batch.
 
 A run is one thread, so that WORKERS of them go at a time; its model stays in OUT/models, its figures in OUT/runs, and what is
-there is not run again. --stage report writes OUT/report.md and OUT/report.svg.
+there is not run again. --stage report writes OUT/report.md, OUT/report.svg and, after the stage plateau, OUT/teachers.svg.
 """
 
 import argparse
@@ -68,6 +68,11 @@ class Study:
         self.pairs = arguments.pairs
         self.contenders = arguments.contenders.split(",")
         self.budgets = [float(budget) for budget in arguments.budgets.split(",")]
+        self.rates = {}
+        for word in filter(None, arguments.rates.split(",")):
+            where, rate = word.split("=")
+            contender, budget = where.split("@")
+            self.rates[contender, float(budget)] = (float(rate),)
         for folder in ("runs", "models"):
             (self.out / folder).mkdir(parents=True, exist_ok=True)
 
@@ -112,11 +117,10 @@ class Study:
                    f"lr_wsd_decay_iters={decay * 3 // 2}")
 
     def validation(self, name):
-        """(steps, loss) at the last evaluation of a training run; None where there was none."""
+        """[(step, loss)] at the evaluations of a training run."""
         log = self.out / f"{name}.jsonl"
         lines = [json.loads(line) for line in open(log)] if log.exists() else []
-        lines = [line for line in lines if "validation_loss" in line]
-        return (lines[-1]["iteration"], lines[-1]["validation_loss"]) if lines else None
+        return [(line["iteration"], line["validation_loss"]) for line in lines if "validation_loss" in line]
 
     def figures(self, name, part):
         """What `farskip eval` says of the run `name` on one part, kept in runs/NAME.PART.json."""
@@ -180,7 +184,8 @@ class Study:
 
     def trials(self, model, contender, budget):
         batches = self.batches(int(self.teacher_tokens(model) * budget) // SEQUENCE)
-        return [(rate, batch) for rate in RATES[contender] for batch in (batches if contender == "paper" else batches[:1])]
+        rates = self.rates.get((contender, budget), RATES[contender])
+        return [(rate, batch) for rate in rates for batch in (batches if contender == "paper" else batches[:1])]
 
     def trial_kl(self, model, contender, budget, trial):
         return self.figures(self.distilled(model, contender, budget, *trial, seed=1), "valid")["valid"]["kl"]
@@ -224,7 +229,7 @@ def spread(values):
 
 
 def report(study, models):
-    lines, charts = [], {}
+    lines, charts, teachers = [], {}, {}
     for model in models:
         floor, ceiling = (study.figures(name, "test")["test"]["loss"]
                           for name in (study.untouched(model), study.converted(model, False)))
@@ -270,15 +275,18 @@ def report(study, models):
                 better = sum(o["loss"] < p["loss"] and o["kl"] < p["kl"] for o, p in both)
                 beside.append(f"- {way}, {100 * budget:g} %: better in both in {better} of {len(SEEDS)}: " + "; ".join(
                     f"{gap(o):.4f} against {gap(p):.4f}, {o['kl']:.4f} against {p['kl']:.4f}" for o, p in both))
-        ends = [study.validation(f"{run}-{model}") for run in ("teacher", "longer")]
-        if all(ends):
-            (steps, loss), (more_steps, longer_loss) = ends
+        teachers[model] = {run: study.validation(f"{run}-{model}") for run in ("teacher", "longer")}
+        if all(teachers[model].values()):
+            (steps, loss), (more_steps, longer_loss) = (points[-1] for points in teachers[model].values())
             lines += ["", f"The teacher's validation loss after {steps} steps: {loss:.4f}; half as long again, {more_steps} steps: "
                           f"{longer_loss:.4f}, {100 * (1 - longer_loss / loss):.2f} % lower."]
         lines += ["", "Ours beside the paper's recipe, seed by seed (gap closed, KL):", "", *beside,
                   "", "Trials (learning rate, batch) with their KL on the validation part:", "", *trials, ""]
     (study.out / "report.md").write_text("\n".join(lines))
-    chart.draw(study.out / "report.svg", charts)
+    chart.draw(study.out / "report.svg", charts, chart.panel,
+               "KL to the teacher on the test part, over the share of its tokens; a point is a seed")
+    if all(all(runs.values()) for runs in teachers.values()):
+        chart.draw(study.out / "teachers.svg", teachers, chart.loss_panel, "Validation loss over steps of the teachers' training")
     print("\n".join(lines))
 
 
@@ -289,6 +297,7 @@ def main():
     parser.add_argument("--models", default="mla,gqa")
     parser.add_argument("--budgets", default="0.01,0.03,0.1", help="shares of the teacher's tokens")
     parser.add_argument("--contenders", default=",".join(SETTINGS), help="some of them")
+    parser.add_argument("--rates", default="", help="the one rate of a contender at a budget, in place of its three")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--pairs", type=pathlib.Path, help="minimal pairs, BLiMP's JSONL")
     parser.add_argument("--farskip", type=pathlib.Path, default=ROOT / "build/farskip")
