@@ -275,8 +275,9 @@ def report(study, models):
                 better = sum(o["loss"] < p["loss"] and o["kl"] < p["kl"] for o, p in both)
                 beside.append(f"- {way}, {100 * budget:g} %: better in both in {better} of {len(SEEDS)}: " + "; ".join(
                     f"{gap(o):.4f} against {gap(p):.4f}, {o['kl']:.4f} against {p['kl']:.4f}" for o, p in both))
-        teachers[model] = {run: study.validation(f"{run}-{model}") for run in ("teacher", "longer")}
-        if all(teachers[model].values()):
+        runs = [run for run in ("teacher", "longer") if (study.out / f"{run}-{model}").exists()]
+        teachers[model] = {run: study.validation(f"{run}-{model}") for run in runs}
+        if "longer" in runs:
             (steps, loss), (more_steps, longer_loss) = (points[-1] for points in teachers[model].values())
             lines += ["", f"The teacher's validation loss after {steps} steps: {loss:.4f}; half as long again, {more_steps} steps: "
                           f"{longer_loss:.4f}, {100 * (1 - longer_loss / loss):.2f} % lower."]
@@ -285,7 +286,7 @@ def report(study, models):
     (study.out / "report.md").write_text("\n".join(lines))
     chart.draw(study.out / "report.svg", charts, chart.panel,
                "KL to the teacher on the test part, over the share of its tokens; a point is a seed")
-    if all(all(runs.values()) for runs in teachers.values()):
+    if any("longer" in runs for runs in teachers.values()):
         chart.draw(study.out / "teachers.svg", teachers, chart.loss_panel, "Validation loss over steps of the teachers' training")
     print("\n".join(lines))
 
