@@ -58,7 +58,7 @@ def loss_panel(title, curves, left):
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in points))
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         x, y = at(*points[-1])
-        parts.append(f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="end" fill="{colour}">{name}</text>')
+        parts.append(f'<text x="{x - 14:.1f}" y="{y + 4:.1f}" text-anchor="end" fill="{colour}">{name}</text>')
     return parts
 
 
