@@ -3,15 +3,15 @@
 # steps. Ranks stand still for moments (SIGSTOP), a connection between them is dropped, a rank is killed; the run
 # goes on from its last checkpoint after those. Expected: nothing hangs (a fault that ends the run ends it within
 # $exit_limit seconds, and a started run trains within $start_limit: START_LIMIT where other work takes the processors),
-# memory does not grow (anonymous memory of each rank, in the median of the run's lives by at most $slope_limit KiB a
-# minute, first minutes left out: a leak shows in each life, a pool that grows once does not), and each loss and gradient
+# memory does not grow (anonymous memory of each rank, in the median of the run's lives by at most $slope_limit bytes a
+# step, first minutes left out: a leak shows in each life, a pool that grows once does not), and each loss and gradient
 # norm has the digits of the undisturbed run.
 # time limit: 9000
 set -eEuo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
 . tests/long/small_model.sh
 minutes=${1:-10}
-exit_limit=40 start_limit=${START_LIMIT:-90} slope_limit=1024 log_interval=100
+exit_limit=40 start_limit=${START_LIMIT:-90} slope_limit=2048 log_interval=100
 farskip=${FARSKIP:-$PWD/build/farskip}
 [ -x "$farskip" ] || { echo "make build comes first"; exit 77; }
 work=$(mktemp -d /tmp/farskip_soak.XXXXXX)
@@ -78,10 +78,10 @@ await_end() { # SECONDS: until the launcher has ended; its status in $status
   launcher=
 }
 anonymous_kib() { awk '/^RssAnon:/ { print $2 }' "/proc/$1/status"; }
-# Least squares over lines "SECONDS KIB", the first minute left out (pools fill, pages of malloc settle): KiB a minute.
+# Least squares over lines "SECONDS STEPS KIB", the first minute left out (pools fill, pages of malloc settle): bytes a step.
 slope() {
-  awk 'NR == 1 { begin = $1 } $1 >= begin + 60 { t = $1 - begin; n++; x += t; y += $2; xx += t * t; xy += t * $2 }
-    END { if (n < 30) exit 1; printf "%.0f\n", 60 * (n * xy - x * y) / (n * xx - x * x) }' "$1"
+  awk 'NR == 1 { begin = $1; first = $2 } $1 >= begin + 60 { t = $2 - first; n++; x += t; y += $3; xx += t * t; xy += t * $3 }
+    END { d = n * xx - x * x; if (n < 30 || d == 0) exit 1; printf "%.0f\n", 1024 * (n * xy - x * y) / d }' "$1"
 }
 
 life_s=150 lives=$((minutes * 60 / 150)); [ $lives -ge 3 ] || lives=3
@@ -95,7 +95,8 @@ for life in $(seq $lives); do
   while [ $SECONDS -lt $end ]; do
     sleep 1
     tick=$((tick + 1))
-    for r in 0 1; do echo "$SECONDS $(anonymous_kib "${ranks[$r]}")" >>"$work/memory.$r"; done
+    done_steps=$(($(steps "$work/run") * log_interval))
+    for r in 0 1; do echo "$SECONDS $done_steps $(anonymous_kib "${ranks[$r]}")" >>"$work/memory.$r"; done
     if [ $((tick % 7)) = 0 ]; then
       victim=${ranks[$((RANDOM % 2))]}
       kill -STOP "$victim"
@@ -107,7 +108,7 @@ for life in $(seq $lives); do
   done
   for r in 0 1; do
     found=$(slope "$work/memory.$r")
-    echo "life $life, rank $r: $(tail -n 1 "$work/memory.$r" | cut -d ' ' -f 2) KiB, $found KiB a minute"
+    echo "life $life, rank $r: $(tail -n 1 "$work/memory.$r" | cut -d ' ' -f 3) KiB, $found bytes a step"
     echo "$found" >>"$work/slopes.$r"
   done
   begin=$SECONDS
@@ -142,7 +143,7 @@ for life in $(seq $lives); do
 done
 reached=$(steps "$work/run")
 grown=$(for r in 0 1; do sort -n "$work/slopes.$r" | sed -n "$(((lives + 1) / 2))p"; done | sort -n | tail -n 1)
-[ "$grown" -le $slope_limit ] || die "memory grows by $grown KiB a minute, more than $slope_limit"
+[ "$grown" -le $slope_limit ] || die "memory grows by $grown bytes a step, more than $slope_limit"
 
 while [ "$(steps "$work/whole")" -lt "$reached" ]; do
   kill -0 "$undisturbed" 2>/dev/null || die "the undisturbed run ended"
@@ -153,4 +154,4 @@ kill -TERM "$launcher"
 await_end $exit_limit || die "the undisturbed run did not end within $exit_limit s of SIGTERM"
 digits() { grep -o '"grad_norm":[^,]*\|"lm_loss":[^,]*' "$1" | head -n $((2 * reached)); }
 cmp <(digits "$work/whole.jsonl") <(digits "$work/run.jsonl") || die "the curves differ"
-echo "$minutes minutes, $reached steps: $stalls stalls, $drops dropped connections${no_drop:+ (not possible here)}, $kills killed ranks, over after at most $longest s; memory grows by $grown KiB a minute at most; all digits equal to the undisturbed run's"
+echo "$minutes minutes, $reached steps: $stalls stalls, $drops dropped connections${no_drop:+ (not possible here)}, $kills killed ranks, over after at most $longest s; memory grows by $grown bytes a step at most; all digits equal to the undisturbed run's"

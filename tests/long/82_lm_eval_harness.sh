@@ -9,12 +9,14 @@ farskip=build/farskip
 [ -x $farskip ] || { echo "make build comes first"; exit 77; }
 python=.venv/bin/python
 [ -x $python ] || { echo "the project's venv is not there (TORCH_DIR is set?)"; exit 77; }
-packages=$PWD/build-long/lm_eval
-if [ ! -f "$packages/complete" ]; then
-  $python -m pip install --quiet --target "$packages" --upgrade 'lm_eval[api]==0.4.*' 'transformers<6' ||
+# A venv on top of the project's, whose torch is thereby not fetched again.
+peer=build-long/lm_eval
+if [ ! -f $peer/complete ]; then
+  $python -m venv --clear $peer
+  $python -c 'import site; print(site.getsitepackages()[0])' >"$(echo $peer/lib/python*/site-packages)/project.pth"
+  $peer/bin/python -m pip install --quiet 'lm_eval[api]==0.4.*' 'transformers<6' ||
     { echo "lm_eval cannot be fetched (no network?)"; exit 77; }
-  rm -rf "$packages"/torch "$packages"/nvidia* "$packages"/triton*  # the venv has its own
-  touch "$packages/complete"
+  touch $peer/complete
 fi
 . tests/long/served_model.sh
 mkdir "$work/tasks"
@@ -48,7 +50,7 @@ $farskip eval "$work/run" --tokenizer "$work/model" --pairs "$work/pairs.jsonl" 
 start_server --served-model-name small
 for batch in 1 8; do
   rm -rf "$work/theirs"
-  PYTHONPATH=$packages HF_HOME=$work/hf HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $python -m lm_eval --model local-completions \
+  HF_HOME=$work/hf HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $peer/bin/python -m lm_eval --model local-completions \
     --model_args "model=small,base_url=http://127.0.0.1:$port/v1/completions,tokenizer=$work/model,tokenizer_backend=huggingface,tokenized_requests=True,max_length=256,num_concurrent=4" \
     --include_path "$work/tasks" --tasks farskip_choices,farskip_pairs --batch_size $batch --output_path "$work/theirs" \
     --log_samples >>"$work/log" 2>&1
