@@ -1,5 +1,7 @@
 #include "cli/dry_run.h"
 
+#include <utility>
+
 #include "cli/show_summary.h"
 #include "layer/training_graph.h"
 #include "sim/memory.h"
@@ -30,7 +32,7 @@ Table memory_table(const MemoryPlan& plan) {
 }  // namespace
 
 std::string dry_run_text(const TrainConfig& config, const ModelConfig& model, const Connectivity& connectivity,
-                         const std::optional<Connectivity>& teacher, const WeightCounts& frozen,
+                         const std::optional<Connectivity>& teacher, FrozenWeights frozen,
                          const std::string& machine_name) {
   const bool beside = config.distill.teacher_cache.empty();
   Shown shown;
@@ -38,7 +40,7 @@ std::string dry_run_text(const TrainConfig& config, const ModelConfig& model, co
   shown.model = model;
   shown.connectivity = connectivity;
   shown.machine = machine(machine_name);
-  shown.load = training_workload(config);
+  shown.load = training_workload(config, std::move(frozen));
   shown.graph = build_graph(shown.model, shown.connectivity,
                             training_graph(config, shown.model, beside ? teacher : std::nullopt));
   shown.costs = model_costs(shown.graph, shown.model, shown.machine, shown.load);
@@ -48,7 +50,7 @@ std::string dry_run_text(const TrainConfig& config, const ModelConfig& model, co
     Simulation simulation = simulate(shown.graph, schedule, shown.costs);
     schedules.push_back({std::move(schedule), std::move(simulation)});
   }
-  const MemoryPlan memory = plan_memory(shown.graph, schedules.back().schedule, shown.model, shown.load, frozen);
+  const MemoryPlan memory = plan_memory(shown.graph, schedules.back().schedule, shown.model, shown.load);
   return summary_text(shown, schedules, schedules.size() - 1) + "\n" + render_text(memory_table(memory));
 }
 

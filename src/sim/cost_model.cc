@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 #include "base/philox.h"
@@ -37,6 +38,26 @@ double weights_of(const ModelConfig& m, Stage stage, bool moe, double ranks) {
     default:
       return 0;
   }
+}
+
+/// Those of them that have gradients.
+double trained_weights(const StageGraph& graph, const ModelConfig& m, const FrozenWeights& frozen, int64_t layer,
+                       Stage stage) {
+  const bool moe = layer >= 0 && layer < graph.num_layers() && m.is_moe(layer);
+  const double ranks = graph.options().layout.expert_ranks(graph.options().phase);
+  auto count = [&](int64_t of_layer, Stage of_stage) {
+    const auto found = frozen.find({of_layer, of_stage});
+    return found == frozen.end() ? 0 : found->second / (of_stage == Stage::experts ? ranks : 1);
+  };
+  double without = count(layer, stage);
+  if (m.tie_word_embeddings && stage == Stage::head) without += count(-1, Stage::embed);
+  return std::max(0.0, weights_of(m, stage, moe, ranks) - without);
+}
+
+/// Their share in the weights of a stage.
+double trained_share(const StageGraph& graph, const ModelConfig& m, const FrozenWeights& frozen, const Node& node) {
+  const double all = trained_weights(graph, m, {}, node.layer, node.stage);
+  return all > 0 ? trained_weights(graph, m, frozen, node.layer, node.stage) / all : 1;
 }
 
 /// Values that one position keeps in the cache of one layer on one of `tp` ranks. The latent is not divided.
@@ -130,16 +151,15 @@ Work forward_work(const StageGraph& graph, const ModelConfig& m, const Machine& 
 }
 
 /// Weights that one rank's optimizer updates.
-double kept_parameters(const StageGraph& graph, const ModelConfig& m) {
+double kept_parameters(const StageGraph& graph, const ModelConfig& m, const FrozenWeights& frozen) {
   const Layout& layout = graph.options().layout;
   double total = 0;
   for (const Node& node : graph.nodes()) {
     if (node.pass != Pass::forward || node.microbatch != 0) continue;
-    const bool moe = node.layer >= 0 && node.layer < graph.num_layers() && m.is_moe(node.layer);
     const double replicas = !graph.options().shard_optimizer ? 1
                             : node.stage == Stage::experts   ? layout.dp
                                                              : layout.world();
-    total += weights_of(m, node.stage, moe, layout.expert_ranks(graph.options().phase)) / replicas;
+    total += trained_weights(graph, m, frozen, node.layer, node.stage) / replicas;
   }
   return total;
 }
@@ -191,8 +211,9 @@ CostTable CostTable::with_jitter(const StageGraph& graph, double jitter, uint64_
   return table;
 }
 
-Workload training_workload(const TrainConfig& config) {
+Workload training_workload(const TrainConfig& config, FrozenWeights frozen) {
   Workload load;
+  load.frozen = std::move(frozen);
   load.sequences = static_cast<double>(config.micro_batch_size);
   load.seq_length = static_cast<double>(config.seq_length);
   load.bytes_per_value = config.dtype == TrainDtype::bf16 ? 2 : 4;
@@ -220,12 +241,10 @@ double collective_bytes(const StageGraph& graph, const ModelConfig& m, const Wor
       return T * H * b;
     case Stage::grad_reduce:
     case Stage::grad_reduce_experts: {
-      const bool moe = node.layer >= 0 && node.layer < graph.num_layers() && m.is_moe(node.layer);
-      const double expert_ranks = graph.options().layout.expert_ranks(graph.options().phase);
-      if (node.stage == Stage::grad_reduce_experts) return 4 * weights_of(m, Stage::experts, moe, expert_ranks);
       double weights = 0;
       for (ValueId v : node.reads) {
-        weights += weights_of(m, graph.node(graph.value(v).producer).stage, moe, expert_ranks);
+        const Node& producer = graph.node(graph.value(v).producer);
+        weights += trained_weights(graph, m, load.frozen, producer.layer, producer.stage);
       }
       return 4 * weights;
     }
@@ -257,7 +276,7 @@ CostTable model_costs(const StageGraph& graph, const ModelConfig& model, const M
     }
     double seconds = 0;
     if (node.stage == Stage::optimizer) {
-      seconds = 44 * kept_parameters(graph, model) / machine.memory_bytes_per_s;
+      seconds = 44 * kept_parameters(graph, model, load.frozen) / machine.memory_bytes_per_s;
     } else {
       const Work work = forward_work(graph, model, machine, load, node);
       // dgrad = wgrad = forward for matrix products; fused core attention costs 2.5 times its forward; traffic doubles.
@@ -265,6 +284,7 @@ CostTable model_costs(const StageGraph& graph, const ModelConfig& model, const M
           node.pass == Pass::backward && node.stage == Stage::attn_core ? 2.5 * work.flops : work.flops;
       const double bytes = node.pass == Pass::backward ? 2 * work.bytes : work.bytes;
       seconds = std::max(flops / work.rate, bytes / machine.memory_bytes_per_s);
+      if (node.pass == Pass::wgrad) seconds *= trained_share(graph, model, load.frozen, node);
     }
     table.us[id] = seconds * 1e6 + machine.kernel_gap_us;
   }

@@ -2,6 +2,8 @@
 // Cost tables: how long each node of a graph takes. Modelled from a machine's figures, or measured by a profile run;
 // the cost of communication is always analytic (bytes / bandwidth + latency).
 
+#include <map>
+#include <utility>
 #include <vector>
 
 #include "config/train_config.h"
@@ -28,6 +30,9 @@ struct CostTable {
   CostTable with_jitter(const StageGraph& graph, double jitter, uint64_t seed, uint64_t stream) const;
 };
 
+/// How many weights of a layer (-1: embedding, num_layers: head) and stage have no gradients; all experts counted.
+using FrozenWeights = std::map<std::pair<int64_t, Stage>, double>;
+
 /// What flows through one microbatch on one rank.
 struct Workload {
   double sequences = 1;      ///< per microbatch and rank
@@ -35,11 +40,12 @@ struct Workload {
   double bytes_per_value = 2;
   double skew = 1;      ///< rows of the busiest expert rank over the mean
   bool decode = false;  ///< one token per sequence
+  FrozenWeights frozen;
   double tokens() const { return decode ? sequences : sequences * seq_length; }
 };
 
 /// Of one microbatch of a recipe.
-Workload training_workload(const TrainConfig& config);
+Workload training_workload(const TrainConfig& config, FrozenWeights frozen);
 
 /// Bytes that one rank hands to the collective `node`, what stays on the rank included (docs/machines.md).
 double collective_bytes(const StageGraph& graph, const ModelConfig& model, const Workload& load, NodeId node);

@@ -336,10 +336,15 @@ class Walk {
   std::vector<std::vector<int>> kept_for_backward_, kept_for_wgrad_;  ///< by forward node
 };
 
+/// Weights of a model, all experts counted.
+struct WeightCounts {
+  double replicated = 0, experts = 0;
+};
+
 }  // namespace
 
 MemoryPlan plan_memory(const StageGraph& graph, const Schedule& schedule, const ModelConfig& model,
-                       const Workload& load, const WeightCounts& frozen) {
+                       const Workload& load) {
   FARSKIP_CHECK(graph.options().phase == Phase::train);
   const double experts_whole =
       static_cast<double>(model.num_experts * 3 * model.hidden_size * model.moe_intermediate_size);
@@ -350,7 +355,10 @@ MemoryPlan plan_memory(const StageGraph& graph, const Schedule& schedule, const 
     routers += static_cast<double>(model.num_experts * model.hidden_size);
   }
   const WeightCounts all{static_cast<double>(model.num_parameters()) - experts, experts};
-  const WeightCounts trained{all.replicated - frozen.replicated, all.experts - frozen.experts};
+  WeightCounts trained = all;
+  for (const auto& [where, count] : load.frozen) {
+    (where.second == Stage::experts ? trained.experts : trained.replicated) -= count;
+  }
   const Layout& layout = graph.options().layout;
   const auto held = [&](const WeightCounts& of) { return of.replicated + of.experts / layout.ep; };
   MemoryPlan plan;

@@ -21,14 +21,9 @@ struct MemoryPlan {
   double total() const { return weights + teacher + masters + gradients + moments + activations; }
 };
 
-/// Weights of a model, all experts counted.
-struct WeightCounts {
-  double replicated = 0, experts = 0;
-};
-
-/// `load` says tokens and bytes per value (2: bf16 with fp32 masters); `frozen` weights have neither gradients nor
-/// moments. REQUIRES: a training graph with the all-to-all layout, and validate(graph, schedule) passes.
+/// `load` says tokens, bytes per value (2: bf16 with fp32 masters) and what is frozen, without gradients and moments.
+/// REQUIRES: a training graph with the all-to-all layout, and validate(graph, schedule) passes.
 MemoryPlan plan_memory(const StageGraph& graph, const Schedule& schedule, const ModelConfig& model,
-                       const Workload& load, const WeightCounts& frozen = {});
+                       const Workload& load);
 
 }  // namespace farskip

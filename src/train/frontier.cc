@@ -8,6 +8,7 @@
 #include "layer/training_graph.h"
 #include "sim/search.h"
 #include "trace/report.h"
+#include "train/parameter_rates.h"
 
 namespace farskip {
 namespace {
@@ -62,7 +63,8 @@ BenchResult time_one(const FrontierOptions& options, const std::string& connecti
 double step_on_machine_ms(const TrainConfig& config, const ModelConfig& model, const Connectivity& connectivity,
                           const Machine& machine) {
   const StageGraph graph = build_graph(model, connectivity, training_graph(config, model));
-  return search_schedule(graph, model_costs(graph, model, machine, training_workload(config))).step_us / 1e3;
+  const Workload load = training_workload(config, frozen_weights(model, config));
+  return search_schedule(graph, model_costs(graph, model, machine, load)).step_us / 1e3;
 }
 
 void recommend(FrontierResult& result, double bearable) {

@@ -83,13 +83,13 @@ void freeze_parameters(ParameterSet& parameters, const TrainConfig& config) {
   }
 }
 
-WeightCounts frozen_weights(const ModelConfig& model, const TrainConfig& config) {
+FrozenWeights frozen_weights(const ModelConfig& model, const TrainConfig& config) {
   const ParameterTable table(model);
   const auto factors = parameter_rates(table, config);
-  WeightCounts counts;
+  FrozenWeights counts;
   for (const ParameterInfo& info : table.parameters()) {
     if (factors[static_cast<size_t>(info.id)] != 0) continue;
-    (info.expert ? counts.experts : counts.replicated) += static_cast<double>(info.numel());
+    counts[{info.layer, info.stage}] += static_cast<double>(info.numel());
   }
   return counts;
 }

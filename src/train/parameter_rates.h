@@ -6,7 +6,7 @@
 
 #include "config/train_config.h"
 #include "model/parameter_set.h"
-#include "sim/memory.h"
+#include "sim/cost_model.h"
 
 namespace farskip {
 
@@ -24,7 +24,7 @@ std::vector<double> parameter_rates(const ParameterTable& table, const TrainConf
 /// Freezes the parameters whose factor is 0.
 void freeze_parameters(ParameterSet& parameters, const TrainConfig& config);
 
-/// How many weights that are, in the whole model.
-WeightCounts frozen_weights(const ModelConfig& model, const TrainConfig& config);
+/// How many weights that are.
+FrozenWeights frozen_weights(const ModelConfig& model, const TrainConfig& config);
 
 }  // namespace farskip

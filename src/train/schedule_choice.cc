@@ -4,6 +4,7 @@
 
 #include "schedule/text.h"
 #include "sim/search.h"
+#include "train/parameter_rates.h"
 
 namespace farskip {
 namespace {
@@ -23,7 +24,9 @@ ScheduleChoice::ScheduleChoice(const TrainConfig& config, TrainingSession& sessi
       schedule_(named_schedule(searching_ ? "paper" : config.schedule, session.graph(), modelled_costs())) {}
 
 CostTable ScheduleChoice::modelled_costs() const {
-  return model_costs(session_.graph(), session_.model().config, machine("cpu"), training_workload(config_));
+  const ModelConfig& model = session_.model().config;
+  return model_costs(session_.graph(), model, machine("cpu"),
+                     training_workload(config_, frozen_weights(model, config_)));
 }
 
 void ScheduleChoice::restore(const std::string& text, const std::string& source) {

@@ -74,6 +74,31 @@ TEST(CostModel, ComputeOfStages) {
   EXPECT_DOUBLE_EQ(us("mb0.l1.fwd.experts"), 6 * H * 32 * (T * 2) * (64 + 512) / 64);
 }
 
+TEST(CostModel, FrozenWeightsHaveNoGradientsToMakeOrReduce) {
+  GraphCase made{"dm"};
+  made.layout = "ep=2,dp=2";
+  const ModelConfig model = made.model();
+  const StageGraph graph = made.graph();
+  const double experts = 3 * 64 * 32 * 8, shared = 3 * 64 * 64;
+  Workload all, part;
+  part.frozen = {{{1, Stage::experts}, experts}, {{1, Stage::shared}, shared / 4}};
+  auto bytes = [&](const Workload& load, const char* node) {
+    return collective_bytes(graph, model, load, graph.find(node));
+  };
+  EXPECT_EQ(bytes(part, "l1.step.grad_reduce_experts"), 0);
+  EXPECT_DOUBLE_EQ(bytes(all, "l1.step.grad_reduce") - bytes(part, "l1.step.grad_reduce"), 4 * shared / 4);
+  EXPECT_EQ(bytes(all, "l0.step.grad_reduce"), bytes(part, "l0.step.grad_reduce"));
+
+  const CostTable before = model_costs(graph, model, matrix_machine(), all);
+  const CostTable after = model_costs(graph, model, matrix_machine(), part);
+  auto ratio = [&](const char* node) { return after.us[graph.find(node)] / before.us[graph.find(node)]; };
+  EXPECT_EQ(ratio("mb0.l1.wgrad.experts"), 0);
+  EXPECT_DOUBLE_EQ(ratio("mb0.l1.wgrad.shared"), 0.75);
+  EXPECT_EQ(ratio("mb0.l1.wgrad.qkv"), 1);
+  EXPECT_EQ(ratio("mb0.l1.bwd.experts"), 1) << "gradients pass through";
+  EXPECT_LT(ratio("step.optimizer"), 1);
+}
+
 TEST(CostModel, ChunksBoundTheWorkOfAttention) {
   GraphCase made{"mm"};
   ModelConfig model = made.model();

@@ -20,7 +20,6 @@ struct Case {
   bool sharded = false;
   Recompute recompute = {};
   Workload load;
-  WeightCounts frozen = {};
 
   Case() {
     load.seq_length = 256;
@@ -32,8 +31,7 @@ struct Case {
     layout.dp = dp;
     const StageGraph graph = build_graph(model, Connectivity::farskip(model.num_layers()),
                                          {Phase::train, layout, num_microbatches, Scope::step, sharded, recompute});
-    return plan_memory(graph, order == "paper" ? paper_schedule(graph) : reference_schedule(graph), model, load,
-                       frozen);
+    return plan_memory(graph, order == "paper" ? paper_schedule(graph) : reference_schedule(graph), model, load);
   }
 };
 
@@ -73,7 +71,7 @@ TEST(MemoryPlan, ExpertRanksDivideTheExperts) {
 TEST(MemoryPlan, FrozenWeightsHaveNeitherGradientsNorMoments) {
   Case trained, frozen;
   trained.ep = frozen.ep = 2;
-  frozen.frozen = {1000, 600};
+  frozen.load.frozen = {{{1, Stage::qkv}, 1000}, {{1, Stage::experts}, 600}};
   const MemoryPlan a = trained.plan(), b = frozen.plan();
   EXPECT_EQ(a.weights, b.weights);
   EXPECT_DOUBLE_EQ(a.gradients - b.gradients, 4 * (1000 + 300));
