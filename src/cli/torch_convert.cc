@@ -85,20 +85,7 @@ void tell_losses(const ConvertArguments& arguments, const ConvertReport& report,
               compared.second, report.to.to_string().c_str());
 }
 
-void convert(const ConvertArguments& arguments) {
-  ConvertOptions options;
-  options.max_shard_bytes = parse_size(arguments.shard_size);
-  if (!arguments.dtype.empty()) options.dtype = parse_dtype(arguments.dtype);
-  if (!arguments.connectivity.empty()) options.connectivity = arguments.connectivity;
-  std::vector<int32_t> tokens;  // read first: a text that cannot be used is no reason to convert in vain
-  if (!arguments.text.empty()) {
-    const std::string folder = resolve_model_folder(arguments.in);
-    tokens = text_tokens(arguments.text, folder, load_model_config(folder), TextLossOptions{}.max_tokens);
-  }
-  if (!arguments.calibrate.text.empty()) {
-    if (arguments.connectivity.empty()) fail("--calibrate fits weights to another connectivity; give --connectivity");
-    options.changed = calibrated_tensors(arguments.in, arguments.connectivity, arguments.calibrate);
-  }
+void write(const ConvertArguments& arguments, ConvertOptions options, const std::vector<int32_t>& tokens) {
   std::unique_ptr<Progress> progress;
   options.on_progress = [&](uint64_t done, uint64_t total) {
     if (!progress) {
@@ -112,6 +99,26 @@ void convert(const ConvertArguments& arguments) {
   tell(arguments, report);
   if (report.from != report.to) tell_consequence(arguments, report);
   if (!tokens.empty()) tell_losses(arguments, report, tokens);
+}
+
+void convert(const ConvertArguments& arguments) {
+  ConvertOptions options;
+  options.max_shard_bytes = parse_size(arguments.shard_size);
+  if (!arguments.dtype.empty()) options.dtype = parse_dtype(arguments.dtype);
+  if (!arguments.connectivity.empty()) options.connectivity = arguments.connectivity;
+  std::vector<int32_t> tokens;  // read first: a text that cannot be used is no reason to convert in vain
+  if (!arguments.text.empty()) {
+    const std::string folder = resolve_model_folder(arguments.in);
+    tokens = text_tokens(arguments.text, folder, load_model_config(folder), TextLossOptions{}.max_tokens);
+  }
+  if (arguments.calibrate.text.empty()) return write(arguments, options, tokens);
+  check_not_there(arguments.out);
+  if (arguments.connectivity.empty()) fail("--calibrate fits weights to another connectivity; give --connectivity");
+  with_calibrated_tensors(arguments.in, arguments.connectivity, arguments.calibrate, arguments.out + ".calibrated",
+                          [&](const ChangedTensors& changed) {
+                            options.changed = changed;
+                            write(arguments, options, tokens);
+                          });
 }
 
 }  // namespace
@@ -129,17 +136,7 @@ void add_convert(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--connectivity", arguments->connectivity,
                       "Run the same weights under another connectivity (see `farskip show --help`)");
-  command->add_option("--calibrate", arguments->calibrate.text,
-                      std::string(text_help) + ":\nfit the weights to --connectivity in closed form, without training");
-  command
-      ->add_option("--calibrate-tokens", arguments->calibrate.num_tokens,
-                   "Tokens of it (default: 128 for each channel of the hidden size)")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--calibrate-seq-length", arguments->calibrate.seq_length, "Tokens of a sequence")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  command->add_option("--spool", arguments->calibrate.spool_folder,
-                      "Folder where calibration keeps what waits between layers (default: memory)");
+  add_calibrate_options(*command, arguments->calibrate);
   command->add_option("--text", arguments->text, std::string(text_help) + ":\nprint its loss before and after");
   command->footer(
       "Weights are read and written one by one, so memory is that of the largest. OUT appears when it is complete.\n"

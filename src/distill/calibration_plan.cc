@@ -50,14 +50,21 @@ bool expert_maps_fit(const ModelConfig& model, double max_bytes) {
   return static_cast<double>(model.num_experts) * map_statistics_bytes(model.hidden_size, 1) <= max_bytes;
 }
 
-CalibrationPlan plan_calibration(const ModelConfig& model, int64_t num_tokens, int64_t seq_length) {
+CalibrationPlan plan_calibration(const ModelConfig& model, int64_t num_tokens, int64_t seq_length,
+                                 const Layout& layout) {
   const CalibrationOptions options;
   const auto size = static_cast<double>(model.hidden_size), tokens = static_cast<double>(num_tokens);
-  const auto num_experts = static_cast<double>(model.num_experts), top_k = static_cast<double>(model.top_k);
+  const auto top_k = static_cast<double>(model.top_k);
+  const double num_experts = static_cast<double>(model.num_experts) / layout.ep;  // of this rank
   const double of_experts = num_experts * map_statistics_bytes(model.hidden_size, 1);
   const bool experts_have_maps = expert_maps_fit(model, options.max_expert_bytes);
   CalibrationPlan plan;
-  plan.weight_bytes = 4 * static_cast<double>(model.num_parameters());
+  double held = static_cast<double>(model.num_parameters());
+  const double of_expert = 3 * size * static_cast<double>(model.moe_intermediate_size);
+  for (int k = 0; k < model.num_layers(); ++k) {
+    if (model.is_moe(k)) held -= (static_cast<double>(model.num_experts) - num_experts) * of_expert;
+  }
+  plan.weight_bytes = 4 * held;
   // Attention, routed or dense, shared.
   const int64_t num_parts = model.has_shared() ? 3 : 2;
   // As much again while a map is made; of each token a few streams of teacher and student, and rows of experts.
@@ -79,7 +86,7 @@ CalibrationPlan plan_calibration(const ModelConfig& model, int64_t num_tokens, i
   }
   plan.statistics_flops += fit_flops(size, 1, tokens, 1);
   // Maps meet each weight once, the experts' last one in each round and once more.
-  plan.statistics_flops += 2 * size * static_cast<double>(model.num_parameters()) * 2;
+  plan.statistics_flops += 2 * size * held * 2;
   return plan;
 }
 
@@ -89,13 +96,14 @@ double expected_seconds(const CalibrationPlan& plan, int64_t hidden_size) {
          plan.statistics_flops / product_rate(width, at::kDouble);
 }
 
-std::string describe_calibration(const ModelConfig& model, int64_t num_tokens, int64_t seq_length,
+std::string describe_calibration(const ModelConfig& model, int64_t num_tokens, int64_t seq_length, const Layout& layout,
                                  const std::string& spool_folder) {
-  const CalibrationPlan plan = plan_calibration(model, num_tokens, seq_length);
+  const CalibrationPlan plan = plan_calibration(model, num_tokens, seq_length, layout);
   const auto bytes = [](double number) { return format_bytes(static_cast<int64_t>(number)); };
-  return fmt::format("calibration on {} tokens: {} of weights in fp32, {} of statistics, {} of streams {}; about {}",
-                     num_tokens, bytes(plan.weight_bytes), bytes(plan.statistics_bytes), bytes(plan.waiting_bytes),
-                     spool_folder.empty() ? "in memory" : "in " + spool_folder,
+  const std::string ranks = layout.world() > 1 ? fmt::format(" on each of {} ranks", layout.world()) : "";
+  return fmt::format("calibration on {} tokens{}: {} of weights in fp32, {} of statistics, {} of streams {}; about {}",
+                     num_tokens, ranks, bytes(plan.weight_bytes), bytes(plan.statistics_bytes),
+                     bytes(plan.waiting_bytes), spool_folder.empty() ? "in memory" : "in " + spool_folder,
                      format_duration(expected_seconds(plan, model.hidden_size)));
 }
 

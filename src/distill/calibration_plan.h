@@ -6,10 +6,11 @@
 #include <string>
 
 #include "config/model_config.h"
+#include "layer/layout.h"
 
 namespace farskip {
 
-/// Of one rank, that holds all weights; with experts divided among ranks it holds less of them.
+/// Of one rank.
 struct CalibrationPlan {
   double weight_bytes = 0;      ///< in fp32
   double statistics_bytes = 0;  ///< sums of the maps that are fitted together
@@ -25,14 +26,15 @@ double map_statistics_bytes(int64_t hidden_size, int64_t num_parts);
 bool expert_maps_fit(const ModelConfig& model, double max_bytes);
 
 /// `num_tokens` of this rank in sequences of `seq_length`, with the default CalibrationOptions.
-CalibrationPlan plan_calibration(const ModelConfig& model, int64_t num_tokens, int64_t seq_length);
+CalibrationPlan plan_calibration(const ModelConfig& model, int64_t num_tokens, int64_t seq_length,
+                                 const Layout& layout = {});
 
 /// Seconds for the operations of a plan at the rates of matrix products of this model's width, which are timed on this
 /// machine for it (a fraction of a second). What lies between the products is not in it.
 double expected_seconds(const CalibrationPlan& plan, int64_t hidden_size);
 
 /// One line: tokens, memory, time. `spool_folder` as in CalibrationOptions.
-std::string describe_calibration(const ModelConfig& model, int64_t num_tokens, int64_t seq_length,
+std::string describe_calibration(const ModelConfig& model, int64_t num_tokens, int64_t seq_length, const Layout& layout,
                                  const std::string& spool_folder);
 
 /// For CalibrationOptions::on_progress: says every other second how many layers are done and how long the rest takes.

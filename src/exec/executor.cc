@@ -28,6 +28,10 @@ Communicators Communicators::make(World& world, const Layout& layout) {
           world.group(all, to_string(Group::world))};
 }
 
+at::Tensor Communicators::gather_block(const at::Tensor& block, int64_t owner) const {
+  return owner == 0 ? block : expert->broadcast(block.contiguous(), static_cast<int>(owner), "save").await();
+}
+
 Transport& Communicators::of(Group group) const {
   switch (group) {
     case Group::expert:

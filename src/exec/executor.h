@@ -23,6 +23,8 @@ struct Communicators {
   /// Rank r has expert rank r % n and data rank r / n, where n = Layout::expert_group().
   static Communicators make(World& world, const Layout& layout);
   Transport& of(Group group) const;
+  /// Brings a block of the expert rank `owner` to expert rank 0, as SaveOptions::gather does.
+  at::Tensor gather_block(const at::Tensor& block, int64_t owner) const;
 };
 
 /// What happens once a step, after all microbatches.

@@ -85,9 +85,13 @@ void check_room(const std::string& out, uint64_t needed) {
 
 }  // namespace
 
+void check_not_there(const std::string& out) {
+  if (fs::exists(out)) fail("{}: exists already; choose another name, or remove it first", out);
+}
+
 ConvertReport convert_checkpoint(const std::string& in, const std::string& out, const ConvertOptions& options) {
   const at::NoGradGuard no_grad;
-  if (fs::exists(out)) fail("{}: exists already; choose another name, or remove it first", out);
+  check_not_there(out);
   const std::string folder = resolve_model_folder(in);
   const ModelConfig model = load_model_config(folder);
   ConvertReport report;
@@ -106,9 +110,8 @@ ConvertReport convert_checkpoint(const std::string& in, const std::string& out, 
   check_room(replacement.temporary(), report.bytes_written);
   ShardedWriter writer(replacement.temporary(), specs, options.max_shard_bytes);
   for (const auto& spec : specs) {
-    const auto changed = options.changed.find(spec.name);
-    writer.write(spec.name, changed != options.changed.end() ? changed->second
-                                                             : read_weight(reader, spec.name, model.weight_block));
+    const at::Tensor changed = options.changed ? options.changed(spec.name) : at::Tensor();
+    writer.write(spec.name, changed.defined() ? changed : read_weight(reader, spec.name, model.weight_block));
     reader.release(spec.name);
     report.bytes_read += reader.spec(spec.name).num_bytes();
     if (is_block_scaled(reader, spec.name)) report.bytes_read += reader.spec(scale_name(spec.name)).num_bytes();

@@ -4,7 +4,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,8 +16,8 @@ struct ConvertOptions {
   std::optional<at::ScalarType> dtype;       ///< of the weights; absent: each as it is
   std::optional<std::string> connectivity;   ///< a spelling; absent: the one it has
   uint64_t max_shard_bytes = 5'000'000'000;  ///< a larger tensor has a file of its own
-  std::map<std::string, at::Tensor> changed =
-      {};  ///< written instead of the tensors of these names, rounded to their type
+  /// What is written instead of the tensor of a name, rounded to its type; undefined: nothing.
+  std::function<at::Tensor(const std::string& name)> changed = {};
   /// Called after each tensor with bytes read so far and in all.
   std::function<void(uint64_t done, uint64_t total)> on_progress;
 };
@@ -30,6 +29,9 @@ struct ConvertReport {
   std::vector<std::string> copied;             ///< files beside the weights: tokenizer, generation settings
   std::vector<std::string> left_out;           ///< files that belong to the old form of the weights
 };
+
+/// Throws Error where `out` exists, as convert_checkpoint() does: for those who have work to do before.
+void check_not_there(const std::string& out);
 
 /// Writes the folder `out` from the folder `in` (a Hugging Face folder, or a run's checkpoints, of which the newest is
 /// taken), with export_config's names. Memory is bounded by the largest tensor, in both dtypes; `out` is written aside

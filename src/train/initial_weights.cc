@@ -67,7 +67,7 @@ void TrainingSession::calibrate_weights(const at::Tensor& tokens) {
   load_checkpoint(student_folder(config_), fitted);
   CalibrationOptions calibration;
   if (is_first()) {
-    log_info(describe_calibration(model_.config, tokens.numel(), tokens.size(1), calibration.spool_folder));
+    log_info(describe_calibration(model_.config, tokens.numel(), tokens.size(1), layout_, calibration.spool_folder));
     calibration.on_progress = calibration_progress(model_.config.num_layers(), log_info);
   }
   calibration_ = calibrate(model_.config, model_.teacher->connectivity, model_.connectivity, fitted, communicators_,

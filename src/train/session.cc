@@ -240,12 +240,8 @@ void TrainingSession::export_model(const std::string& folder) {
     options.extra = [&](const std::string& unfinished) { copy_tokenizer(vocabulary_, unfinished); };
   // Masters of all ranks are nowhere together; where they are shared out, the weights that stages compute with go out.
   if (shards_->sharded()) options.dtype = math_->dtype();
-  Transport& experts = *communicators_.expert;
   // Rank 0 of the first replica writes; its peers bring their experts one block at a time.
-  options.gather = [&](const at::Tensor& block, int64_t owner) {
-    if (owner == 0) return block;
-    return experts.broadcast(block.contiguous(), static_cast<int>(owner), "save").await();
-  };
+  options.gather = [&](const at::Tensor& block, int64_t owner) { return communicators_.gather_block(block, owner); };
   if (communicators_.world->rank() < layout_.ep) save_checkpoint(folder, model_json(), *parameters_, options);
   communicators_.world->barrier("save");
 }

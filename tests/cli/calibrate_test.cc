@@ -6,6 +6,7 @@ namespace farskip {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class CalibrateCommand : public testing::TinyTraining {
  protected:
@@ -32,6 +33,42 @@ TEST_F(CalibrateCommand, FitsATrainedModelToFarSkip) {
   ASSERT_EQ(testing::run_farskip("convert " + folder / "run" + " " + folder / "plain --connectivity farskip").status,
             0);
   EXPECT_NE(read_file(folder / "out/model.safetensors"), read_file(folder / "plain/model.safetensors"));
+}
+
+TEST_F(CalibrateCommand, RanksShareTheTextAndTheExperts) {
+  ASSERT_EQ(testing::run_farskip(train("train_iters=60 save=" + folder / "run")).status, 0);
+  auto convert_to = [&](const std::string& out, const std::string& more) {
+    return testing::run_farskip("convert " + folder / "run" + " " + folder / out +
+                                " --connectivity farskip --calibrate-seq-length 32 " + more + text());
+  };
+  ASSERT_EQ(convert_to("one", "").status, 0);
+  for (const std::string layout : {"--nproc 2", "--layout dp=2", "--nproc 2 --transport gloo"}) {
+    std::filesystem::remove_all(folder / "two");
+    const auto made = convert_to("two", layout);
+    ASSERT_EQ(made.status, 0) << made.err;
+    EXPECT_THAT(made.out, HasSubstr("calibration on 2048 tokens on each of 2 ranks"));
+    EXPECT_FALSE(std::filesystem::exists(folder / "two.calibrated"));
+    const auto compared =
+        testing::run_farskip("eval " + folder / "two" + " --against " + folder / "one" +
+                             " --text t=" + folder / "text.txt" + " --window 32 --overwrite -o " + folder / "c.json");
+    ASSERT_EQ(compared.status, 0) << compared.err;
+    const auto task = nlohmann::json::parse(read_file(folder / "c.json")).at("tasks").at(0);
+    EXPECT_LT(task.at("kl").get<double>(), 1e-6) << layout;
+    EXPECT_GT(task.at("num_tokens").get<double>(), 1000) << layout;
+  }
+  const auto there = convert_to("two", "--nproc 2");
+  EXPECT_EQ(there.status, 1);
+  EXPECT_THAT(there.err, HasSubstr("exists already"));
+  EXPECT_THAT(there.out, Not(HasSubstr("calibration on"))) << "said before the work";
+  EXPECT_THAT(convert_to("three", "--nproc 2 --layout ep=3").err,
+              HasSubstr("--layout ep=3 is for 3 ranks, and there are 2"));
+  EXPECT_THAT(convert_to("three", "--layout ep=3").err, HasSubstr("3"));
+  EXPECT_THAT(convert_to("three", "--nproc 2 --calibrate-tokens 100").err,
+              HasSubstr("at least two sequences of 32 on each of 2 ranks"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "three"));
+  const auto alone = testing::run_farskip("convert " + folder / "run" + " " + folder / "three --nproc 2");
+  EXPECT_EQ(alone.status, 2);
+  EXPECT_THAT(alone.err, HasSubstr("--calibrate"));
 }
 
 TEST_F(CalibrateCommand, SaysWhatIsMissing) {

@@ -36,7 +36,7 @@ TEST(CalibrationPlan, GrowsWithTokens) {
 TEST(CalibrationPlan, IsALineWithMemoryAndTime) {
   const ModelConfig model = load_model_config("small-moonlight");
   EXPECT_THAT(
-      describe_calibration(model, 4096, 256, "/spool"),
+      describe_calibration(model, 4096, 256, {}, "/spool"),
       ::testing::MatchesRegex("calibration on 4096 tokens: .* of weights in fp32, .* of statistics, .* of streams "
                               "in /spool; about .*"));
 }
