@@ -40,7 +40,7 @@ struct Workload {
   double bytes_per_value = 2;
   double skew = 1;      ///< rows of the busiest expert rank over the mean
   bool decode = false;  ///< one token per sequence
-  FrozenWeights frozen;
+  FrozenWeights frozen = {};
   double tokens() const { return decode ? sequences : sequences * seq_length; }
 };
 
