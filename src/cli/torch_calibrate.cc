@@ -50,22 +50,6 @@ at::Tensor sequences(const std::string& folder, const ModelConfig& model, const 
       .view({num_sequences, length});
 }
 
-/// Without --layout the experts are divided as far as their number allows.
-Layout layout_for(const CalibrateArguments& arguments, const ModelConfig& model, LaunchOptions& launch) {
-  Layout layout = Layout::parse(arguments.layout);
-  launch.num_ranks = arguments.num_ranks > 0 ? arguments.num_ranks : layout.world();
-  const int num_ranks = world_size(launch);
-  if (arguments.layout.empty()) {
-    layout.ep = static_cast<int>(std::gcd<int64_t>(num_ranks, model.num_experts));
-    layout.dp = num_ranks / layout.ep;
-  }
-  if (layout.world() != num_ranks) {
-    fail("--layout {} is for {} ranks, and there are {}", arguments.layout, layout.world(), num_ranks);
-  }
-  layout.check(model, Phase::train);
-  return layout;
-}
-
 void tell(const CalibrationReport& report) {
   Table table{{"layer", "map", "damping", "error before", "after"}, {}, ""};
   for (const auto& map : report.maps) {
@@ -131,7 +115,11 @@ void with_calibrated_tensors(const std::string& in, const std::string& connectiv
   if (from == to) fail("{} has the connectivity {} already: there is nothing to calibrate", in, to.to_string());
   LaunchOptions launch;
   launch.transport = transport_of(arguments.transport);
-  const Layout layout = layout_for(arguments, model, launch);
+  const Layout layout = layout_of_ranks(arguments.layout, arguments.num_ranks, launch, [&](int ranks) {
+    const auto ep = static_cast<int>(std::gcd<int64_t>(ranks, model.num_experts));
+    return Layout{.ep = ep, .dp = ranks / ep};
+  });
+  layout.check(model, Phase::train);
   const int num_ranks = layout.world();
   const at::Tensor all_tokens = sequences(folder, model, arguments, num_ranks);
   const int status = run_on_ranks(launch, [&](RankContext& context) {

@@ -147,24 +147,14 @@ void show(const json& results, const std::string& output) {
   std::fflush(stdout);
 }
 
-Layout layout_for(const EvalArguments& arguments, LaunchOptions& launch) {
-  Layout layout = Layout::parse(arguments.layout);
-  launch.num_ranks = arguments.num_ranks > 0 ? arguments.num_ranks : layout.world();
-  const int num_ranks = world_size(launch);
-  if (arguments.layout.empty()) layout.dp = num_ranks;
-  if (layout.world() != num_ranks) {
-    fail("--layout {} is for {} ranks, and there are {}", arguments.layout, layout.world(), num_ranks);
-  }
-  return layout;
-}
-
 void run_eval(const EvalArguments& arguments) {
   keep_freed_memory();
   check_arguments(arguments);
   LaunchOptions launch;
   launch.timeout_s = arguments.timeout_s;
   launch.transport = transport_of(arguments.transport);
-  const Layout layout = layout_for(arguments, launch);
+  const Layout layout =
+      layout_of_ranks(arguments.layout, arguments.num_ranks, launch, [](int ranks) { return Layout{.dp = ranks}; });
   const std::string folder = resolve_model_folder(arguments.model.model);
   const ModelConfig config = load_model_config(folder);
   const ModelText words(folder, arguments.model.tokenizer, config);

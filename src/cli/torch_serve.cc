@@ -93,15 +93,11 @@ void serve_model(const ServeArguments& arguments, const InferenceModel& model, E
 
 void run_serve(const ServeArguments& arguments) {
   keep_freed_memory();
-  const Layout layout = Layout::parse(arguments.layout);
   LaunchOptions launch;
-  launch.num_ranks = layout.world();
+  const Layout layout = layout_of_ranks(arguments.layout, 0, launch, [](int) { return Layout{}; });
   launch.transport = transport_of(arguments.transport);
   launch.timeout_s = arguments.timeout_s;
   launch.ends_by_signal = true;
-  if (world_size(launch) != layout.world()) {
-    fail("--layout {} is for {} ranks, and {} were started", arguments.layout, layout.world(), world_size(launch));
-  }
   serve::watch_stop_signals();
   const int status = run_on_ranks(launch, [&](RankContext& context) {
     const int rank = context.world.rank();

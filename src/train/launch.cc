@@ -58,6 +58,19 @@ int world_size(const LaunchOptions& options) {
   return launched > 1 ? launched : options.num_ranks;
 }
 
+Layout layout_of_ranks(const std::string& text, int num_ranks, LaunchOptions& options,
+                       const std::function<Layout(int)>& otherwise) {
+  const Layout given = Layout::parse(text);
+  options.num_ranks = num_ranks > 0 ? num_ranks : given.world();
+  const int ranks = world_size(options);
+  const Layout layout = text.empty() ? otherwise(ranks) : given;
+  if (layout.world() != ranks) {
+    fail("--layout {} is for {} ranks, and there are {}", text.empty() ? layout.to_string() : text, layout.world(),
+         ranks);
+  }
+  return layout;
+}
+
 int run_on_ranks(const LaunchOptions& options, const std::function<void(RankContext&)>& body) {
   const LaunchInfo info = detect_launch();
   TransportOptions transport;

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "config/train_config.h"
+#include "layer/layout.h"
 #include "transport/emulated_link.h"
 #include "transport/transport.h"
 
@@ -33,6 +34,11 @@ TransportKind transport_of(const std::string& name);
 bool launched_as_rank();
 /// Ranks of the run: the launcher's, else options.num_ranks.
 int world_size(const LaunchOptions& options);
+
+/// The layout `text`, or where that is empty `otherwise` of the number of ranks, which is set in `options`: the
+/// launcher's, else `num_ranks`, else (0) the layout's. Throws Error where the layout is for another number.
+Layout layout_of_ranks(const std::string& text, int num_ranks, LaunchOptions& options,
+                       const std::function<Layout(int)>& otherwise);
 
 /// Runs `body` once per rank: as threads of this process (loopback), as this process's rank under a launcher, or in
 /// `num_ranks` copies of this process (its own command line again). Returns the exit status; throws what a rank of this
