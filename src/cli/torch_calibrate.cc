@@ -18,6 +18,7 @@
 #include "distill/calibration_plan.h"
 #include "layer/export_config.h"
 #include "model/checkpoint.h"
+#include "model/convert_checkpoint.h"
 #include "trace/table.h"
 #include "train/launch.h"
 
@@ -95,12 +96,18 @@ ChangedTensors on_disk(const CalibrationReport& report, ParameterSet& parameters
              const std::string& name) { return names.contains(name) ? reader->tensor(name) : at::Tensor(); };
 }
 
-struct RemovedAtEnd {
-  std::string folder;
+class RemovedAtEnd {
+ public:
+  explicit RemovedAtEnd(std::string folder) : folder_(std::move(folder)) {}
   ~RemovedAtEnd() {
     std::error_code ignored;
-    std::filesystem::remove_all(folder, ignored);
+    std::filesystem::remove_all(folder_, ignored);
   }
+  RemovedAtEnd(const RemovedAtEnd&) = delete;
+  RemovedAtEnd& operator=(const RemovedAtEnd&) = delete;
+
+ private:
+  std::string folder_;
 };
 
 }  // namespace
@@ -121,6 +128,7 @@ void with_calibrated_tensors(const std::string& in, const std::string& connectiv
   });
   layout.check(model, Phase::train);
   const int num_ranks = layout.world();
+  if (num_ranks > 1) check_not_there(aside);
   const at::Tensor all_tokens = sequences(folder, model, arguments, num_ranks);
   const int status = run_on_ranks(launch, [&](RankContext& context) {
     const int rank = context.world.rank();
@@ -151,7 +159,8 @@ void with_calibrated_tensors(const std::string& in, const std::string& connectiv
           from.to_string(), report.before.kl, report.after.kl);
     }
     if (num_ranks == 1) return use(in_memory(report, parameters));
-    const std::optional<RemovedAtEnd> removed = rank == 0 ? std::optional(RemovedAtEnd{aside}) : std::nullopt;
+    std::optional<RemovedAtEnd> removed;
+    if (rank == 0) removed.emplace(aside);
     SaveOptions save;
     save.gather = [&](const at::Tensor& block, int64_t owner) { return communicators.gather_block(block, owner); };
     if (rank < layout.ep) save_checkpoint(aside, export_config(model, to), parameters, save);

@@ -26,8 +26,9 @@ using ChangedTensors = std::function<at::Tensor(const std::string& name)>;
 
 /// Fits the weights of the folder `in` to `connectivity` and calls `use` with them, on rank 0. Prints the plan,
 /// progress and what came of it. With several ranks the fitted weights lie in the folder `aside` meanwhile, so that no
-/// rank holds the experts of another. Throws Error where predictions on held-out text do not come nearer to those of
-/// the model as it is, for a text that is too short, and for ranks among which the experts cannot be divided.
+/// rank holds the experts of another. Throws Error where that exists already, where predictions on held-out text do not
+/// come nearer to those of the model as it is, for a text that is too short, and for ranks among which the experts
+/// cannot be divided.
 void with_calibrated_tensors(const std::string& in, const std::string& connectivity,
                              const CalibrateArguments& arguments, const std::string& aside,
                              const std::function<void(const ChangedTensors&)>& use);
