@@ -32,6 +32,7 @@ TensorCheck check_tensors(const SafetensorsReader& reader, const ParameterTable&
 struct LoadReport {
   int64_t num_tensors = 0;           ///< that this rank read
   std::vector<std::string> ignored;  ///< tensors of the folder that the model has no use for, see load_checkpoint
+  int64_t num_rounded = 0;           ///< pieces of frozen parameters whose values are finer there than here
   uint64_t bytes_read = 0;           ///< of tensors, by this rank
   uint64_t bytes_in_folder = 0;      ///< of all its tensors
   double seconds = 0;

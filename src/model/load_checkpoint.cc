@@ -133,7 +133,10 @@ LoadReport load_checkpoint(const std::string& folder, ParameterSet& parameters) 
     PieceReader pieces(reader, table);
     for (const auto& info : table.parameters()) {
       parameters.for_each_piece(info.id, parameters.stored(info.id), [&](const TensorPiece& piece, at::Tensor block) {
-        block.copy_(pieces.read(info, piece));
+        const at::Tensor read = pieces.read(info, piece);
+        block.copy_(read);
+        report.num_rounded += parameters.frozen(info.id) && read.scalar_type() != block.scalar_type() &&
+                              !at::equal(block.to(at::kFloat), read.to(at::kFloat));
       });
     }
     report.num_tensors = pieces.num_tensors();

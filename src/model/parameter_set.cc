@@ -21,11 +21,11 @@ ParameterSet::ParameterSet(std::shared_ptr<const ParameterTable> table, const Pa
   for (const auto& info : table_->parameters()) {
     const at::ScalarType dtype = info.fp32 ? at::kFloat : options.dtype;
     const auto shape = local_shape(info);
-    mains_.push_back(options.keep_main ? zeros(shape, at::kFloat) : at::Tensor());
-    values_.push_back(options.keep_main && dtype == at::kFloat ? mains_.back() : zeros(shape, dtype));
+    const bool has_main = options.keep_main && !frozen(info.id);
+    mains_.push_back(has_main ? zeros(shape, at::kFloat) : at::Tensor());
+    values_.push_back(has_main && dtype == at::kFloat ? mains_.back() : zeros(shape, dtype));
   }
   grads_.resize(mains_.size());
-  frozen_.resize(mains_.size());
   for (const auto& info : table_->buffers()) buffers_.push_back(zeros(info.shape, at::kFloat));
 }
 
@@ -38,6 +38,13 @@ std::vector<int64_t> ParameterSet::local_shape(const ParameterInfo& info) const 
 const at::Tensor& ParameterSet::main(int id) const {
   FARSKIP_CHECK(mains_.at(id).defined(), "this set of parameters holds no master of " + (*table_)[id].name);
   return mains_[id];
+}
+
+at::ScalarType ParameterSet::stored_dtype() const {
+  for (const auto& info : table_->parameters()) {
+    if (!info.fp32 && stored(info.id).scalar_type() == at::kFloat) return at::kFloat;
+  }
+  return options_.dtype;
 }
 
 at::Tensor& ParameterSet::main_grad(int id) {

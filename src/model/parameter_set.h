@@ -18,6 +18,9 @@ struct ParameterOptions {
   int64_t expert_rank = 0;  ///< this rank holds experts [rank * E/ranks, (rank + 1) * E/ranks)
   int64_t expert_ranks = 1;
   bool keep_main = true;  ///< false (inference): no masters, the values are all there is
+  /// By parameter: nothing changes it, so that it has neither master nor gradient, and nothing of it crosses ranks.
+  /// Empty: none is.
+  std::vector<bool> frozen = {};
 };
 
 class ParameterSet {
@@ -29,7 +32,8 @@ class ParameterSet {
   const ParameterOptions& options() const { return options_; }
   int size() const { return table_->size(); }
 
-  /// The fp32 master of a parameter, as this rank holds it (experts: its own). REQUIRES: keep_main, not released.
+  /// The fp32 master of a parameter, as this rank holds it (experts: its own). REQUIRES: keep_main, not frozen, not
+  /// released.
   const at::Tensor& main(int id) const;
   /// Forgets a master: others keep what is needed of it. stored() is the value from then on.
   void release_main(int id) { mains_.at(id).reset(); }
@@ -37,14 +41,13 @@ class ParameterSet {
   const at::Tensor& value(int id) const { return values_.at(id); }
   /// What is read from and written to checkpoints: the master, or the value where there is none.
   const at::Tensor& stored(int id) const { return mains_.at(id).defined() ? mains_[id] : values_.at(id); }
-  /// The fp32 gradient in the shape of the master, made of zeros when first asked for. Of frozen parameters nobody
+  /// The widest dtype in which parameters are stored, but for routers, which are always in fp32.
+  at::ScalarType stored_dtype() const;
+  /// The fp32 gradient in the shape of the value, made of zeros when first asked for. Of frozen parameters nobody
   /// asks.
   at::Tensor& main_grad(int id);
   bool has_grad(int id) const { return grads_.at(id).defined(); }
-  /// Whether nothing changes the parameter: it has no gradient, no moments, and nothing of it crosses ranks.
-  bool frozen(int id) const { return frozen_.at(id); }
-  /// To be called before shards, optimizers and executors are made.
-  void freeze(int id) { frozen_.at(id) = true; }
+  bool frozen(int id) const { return !options_.frozen.empty() && options_.frozen.at(id); }
   /// Sets the gradients made so far to zero.
   void zero_grad();
   /// Values from masters; to be called after masters have changed.
@@ -79,7 +82,6 @@ class ParameterSet {
   ParameterOptions options_;
   int64_t num_local_experts_ = 0;
   std::vector<at::Tensor> mains_, values_, grads_, buffers_;  ///< one per parameter; one per buffer
-  std::vector<bool> frozen_;
 };
 
 }  // namespace farskip

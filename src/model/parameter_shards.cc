@@ -37,11 +37,11 @@ std::map<BucketId, ParameterShards::Bucket> ParameterShards::divide(const Parame
       bucket.ranks = info.stage == Stage::experts ? layout.dp : layout.world();
       bucket.rank = info.stage == Stage::experts ? rank / layout.ep : rank;
     }
+    if (parameters.frozen(info.id)) continue;
     const at::ScalarType dtype = parameters.value(info.id).scalar_type();
-    const bool frozen = parameters.frozen(info.id);
     auto segment = std::find_if(bucket.segments.begin(), bucket.segments.end(),
-                                [&](const Segment& s) { return s.dtype == dtype && s.frozen == frozen; });
-    if (segment == bucket.segments.end()) segment = bucket.segments.insert(segment, Segment{dtype, frozen, {}, 0, 0});
+                                [&](const Segment& s) { return s.dtype == dtype; });
+    if (segment == bucket.segments.end()) segment = bucket.segments.insert(segment, Segment{dtype, {}, 0, 0});
     segment->ids.push_back(info.id);
     segment->size += numel(parameters, info.id);
   }
@@ -100,7 +100,7 @@ ParameterShards::ParameterShards(ParameterSet& parameters, const Layout& layout,
 std::vector<BucketId> ParameterShards::buckets() const {
   std::vector<BucketId> ids;
   for (const auto& [id, bucket] : buckets_) {
-    if (bucket.ranks > 1) ids.push_back(id);
+    if (bucket.ranks > 1 && !bucket.segments.empty()) ids.push_back(id);
   }
   return ids;
 }
@@ -115,7 +115,6 @@ at::Tensor ParameterShards::pack_gradients(BucketId id) {
   const Bucket& bucket = buckets_.at(id);
   std::vector<at::Tensor> parts;
   for (const Segment& segment : bucket.segments) {
-    if (segment.frozen) continue;
     std::vector<at::Tensor> flat;
     for (int parameter : segment.ids) flat.push_back(parameters_.main_grad(parameter).view(-1));
     if (const int64_t rest = bucket.ranks * segment.part - segment.size; rest > 0)
@@ -131,13 +130,8 @@ void ParameterShards::take_gradients(BucketId id, const at::Tensor& part) {
   size_t next = 0;
   int64_t segment_begin = 0;
   for (const Segment& segment : bucket.segments) {
-    const auto slices = slices_of(parameters_, bucket, segment);
-    if (segment.frozen) {
-      next += slices.size();
-      continue;
-    }
     int64_t at = segment_begin;
-    for (const ParameterSlice& slice : slices) {
+    for (const ParameterSlice& slice : slices_of(parameters_, bucket, segment)) {
       gradients_[bucket.slices[next++]] = part.narrow(0, at, slice.size);
       at += slice.size;
     }
@@ -152,12 +146,7 @@ at::Tensor ParameterShards::pack_values(BucketId id) const {
   size_t next = 0;
   for (const Segment& segment : bucket.segments) {
     int64_t filled = 0;
-    const auto slices = slices_of(parameters_, bucket, segment);
-    if (segment.frozen) {
-      next += slices.size();
-      continue;
-    }
-    for (const ParameterSlice& slice : slices) {
+    for (const ParameterSlice& slice : slices_of(parameters_, bucket, segment)) {
       bytes.push_back(mains_[bucket.slices[next++]].to(segment.dtype).view(at::kByte));
       filled += slice.size;
     }
@@ -175,7 +164,6 @@ void ParameterShards::take_values(BucketId id, const at::Tensor& all) {
   const at::Tensor rows = all.view({bucket.ranks, all.numel() / bucket.ranks});
   int64_t byte = 0;
   for (const Segment& segment : bucket.segments) {
-    if (segment.frozen) continue;
     const int64_t width = segment.part * static_cast<int64_t>(c10::elementSize(segment.dtype));
     const at::Tensor flat = rows.narrow(1, byte, width).contiguous().view(segment.dtype).view(-1);
     int64_t at = 0;

@@ -1,8 +1,8 @@
 #pragma once
-// Which elements of which parameter this rank's optimizer keeps. Replicated weights are shared out among all ranks, a
-// rank's experts among the ranks that hold the same ones (Megatron's distributed optimizer; arXiv 1910.02054, stages 1
-// and 2). Both in buckets, one per layer and kind: gradients of a bucket are reduced to the ranks that keep them,
-// values gathered from these.
+// Which elements of which trained parameter this rank's optimizer keeps. Replicated weights are shared out among all
+// ranks, a rank's experts among the ranks that hold the same ones (Megatron's distributed optimizer; arXiv 1910.02054,
+// stages 1 and 2). Both in buckets, one per layer and kind: gradients of a bucket are reduced to the ranks that keep
+// them, values gathered from these.
 
 #include <compare>
 #include <map>
@@ -28,7 +28,7 @@ struct BucketId {
 
 /// Tied embeddings go with the head.
 BucketId bucket_of(const ParameterTable& table, const ParameterInfo& info);
-/// Those of a bucket that have gradients: the ones that are not frozen.
+/// Those of a bucket that are not frozen.
 std::vector<int> trained_parameters(const ParameterSet& parameters, BucketId bucket);
 
 class ParameterShards {
@@ -45,7 +45,7 @@ class ParameterShards {
   const std::vector<ParameterSlice>& slices() const { return slices_; }
   /// fp32 [size]: the master of a slice; the memory of the value where that is fp32.
   const at::Tensor& main(size_t slice) const { return mains_.at(slice); }
-  /// fp32 [size]: the gradient of a slice, after its reduction. REQUIRES: its parameter is not frozen.
+  /// fp32 [size]: the gradient of a slice, after its reduction.
   at::Tensor gradient(size_t slice);
 
   /// Forgets the gradients that were taken.
@@ -59,14 +59,13 @@ class ParameterShards {
   at::Tensor pack_values(BucketId bucket) const;
   void take_values(BucketId bucket, const at::Tensor& all);
 
-  /// Buckets whose weights are shared out, in the order of the model.
+  /// Buckets with weights that are shared out, in the order of the model.
   std::vector<BucketId> buckets() const;
 
  private:
-  /// Parameters of one dtype, one behind the other, of which each rank keeps an equal run.
+  /// Trained parameters of one dtype, one behind the other, of which each rank keeps an equal run.
   struct Segment {
     at::ScalarType dtype = at::kFloat;  ///< of the values
-    bool frozen = false;  ///< masters are shared out; there are no gradients, and all ranks have the values
     std::vector<int> ids;
     int64_t size = 0;  ///< elements
     int64_t part = 0;  ///< elements of a rank, the last one's are filled up with zeros

@@ -339,6 +339,7 @@ class Walk {
 /// Weights of a model, all experts counted.
 struct WeightCounts {
   double replicated = 0, experts = 0;
+  double routers = 0;  ///< of the replicated ones
 };
 
 }  // namespace
@@ -354,10 +355,11 @@ MemoryPlan plan_memory(const StageGraph& graph, const Schedule& schedule, const 
     experts += experts_whole;
     routers += static_cast<double>(model.num_experts * model.hidden_size);
   }
-  const WeightCounts all{static_cast<double>(model.num_parameters()) - experts, experts};
+  const WeightCounts all{static_cast<double>(model.num_parameters()) - experts, experts, routers};
   WeightCounts trained = all;
   for (const auto& [where, count] : load.frozen) {
     (where.second == Stage::experts ? trained.experts : trained.replicated) -= count;
+    if (where.second == Stage::route) trained.routers -= count;
   }
   const Layout& layout = graph.options().layout;
   const auto held = [&](const WeightCounts& of) { return of.replicated + of.experts / layout.ep; };
@@ -371,7 +373,7 @@ MemoryPlan plan_memory(const StageGraph& graph, const Schedule& schedule, const 
     return of.replicated / replicas + of.experts / layout.ep / expert_replicas;
   };
   plan.teacher = graph.options().teacher ? plan.weights : 0;
-  plan.masters = masters ? (kept(all) - routers / replicas) * 4 : 0;
+  plan.masters = masters ? (kept(trained) - trained.routers / replicas) * 4 : 0;
   plan.gradients = held(trained) * 4;
   plan.moments = kept(trained) * 8;
   Walk walk(graph, model, load);

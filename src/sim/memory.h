@@ -13,7 +13,7 @@ namespace farskip {
 struct MemoryPlan {
   double weights = 0;      ///< in the compute dtype
   double teacher = 0;      ///< weights of a distillation's teacher
-  double masters = 0;      ///< fp32 masters, where they are not the weights themselves
+  double masters = 0;      ///< fp32 masters of what is trained, where they are not the weights themselves
   double gradients = 0;    ///< fp32
   double moments = 0;      ///< AdamW's two, fp32
   double activations = 0;  ///< most that lives at once: values, what stages keep for their backward, rows in flight
@@ -21,7 +21,7 @@ struct MemoryPlan {
   double total() const { return weights + teacher + masters + gradients + moments + activations; }
 };
 
-/// `load` says tokens, bytes per value (2: bf16 with fp32 masters) and what is frozen, without gradients and moments.
+/// `load` says tokens, bytes per value (2: bf16 with fp32 masters) and what is frozen: it has weights alone.
 /// REQUIRES: a training graph with the all-to-all layout, and validate(graph, schedule) passes.
 MemoryPlan plan_memory(const StageGraph& graph, const Schedule& schedule, const ModelConfig& model,
                        const Workload& load);

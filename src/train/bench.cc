@@ -119,7 +119,7 @@ class Bench {
         fail("step {}: loss {} blocking, {} overlapped", i, a.stats().loss, b.stats().loss);
     }
     for (int id = 0; id < a.parameters().size(); ++id) {
-      if (!at::equal(a.parameters().main(id), b.parameters().main(id))) {
+      if (!at::equal(a.parameters().stored(id), b.parameters().stored(id))) {
         fail("{} differs between blocking and overlapped steps", a.parameters().table()[id].name);
       }
     }

@@ -12,6 +12,7 @@
 #include "base/files.h"
 #include "config/checkpoint_folder.h"
 #include "layer/export_config.h"
+#include "model/checkpoint.h"
 #include "model/safetensors.h"
 #include "model/safetensors_writer.h"
 #include "tokenizer/tokenizer.h"
@@ -47,10 +48,9 @@ std::vector<StateRun> written_runs(const ParameterSet& parameters, const Layout&
   return runs;
 }
 
-/// Kinds of state: moments of what is trained; masters only where nothing else holds their bits.
+/// Kinds of state: moments, and masters where nothing else holds their bits.
 std::vector<std::string> kinds_of(const ParameterSet& parameters, const StateRun& run, bool sharded) {
-  std::vector<std::string> kinds;
-  if (!parameters.frozen(run.parameter)) kinds = {"exp_avg", "exp_avg_sq"};
+  std::vector<std::string> kinds = {"exp_avg", "exp_avg_sq"};
   if (sharded && parameters.value(run.parameter).scalar_type() != at::kFloat) kinds.push_back("main");
   return kinds;
 }
@@ -164,10 +164,7 @@ void CheckpointWriter::start(const ParameterSet& parameters, const AdamW& optimi
     }
   }
   if (rank_ == 0) {
-    const bool rounded = parameters.stored(0).scalar_type() == at::kBFloat16;
-    const char* dtype = rounded ? "bfloat16" : "float32";
-    if (config.contains("dtype")) config["dtype"] = dtype;
-    config["torch_dtype"] = dtype;
+    note_dtype(config, parameters.stored_dtype());
     config.erase("quantization_config");  // of what was read
     part->config = std::move(config);
     part->state = state.to_json();

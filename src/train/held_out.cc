@@ -33,7 +33,8 @@ void HeldOutWatch::keep() {
   const at::NoGradGuard no_grad;
   const ParameterSet& parameters = session_.parameters();
   kept_.clear();
-  for (int id = 0; id < parameters.size(); ++id) kept_.push_back(parameters.stored(id).clone());
+  for (int id = 0; id < parameters.size(); ++id)
+    kept_.push_back(parameters.frozen(id) ? at::Tensor() : parameters.stored(id).clone());
   for (size_t i = 0; i < parameters.table().buffers().size(); ++i)
     kept_.push_back(parameters.buffer(static_cast<int>(i)).clone());
 }
@@ -46,7 +47,8 @@ void HeldOutWatch::bring_back() {
     return;
   }
   const at::NoGradGuard no_grad;
-  for (int id = 0; id < parameters.size(); ++id) parameters.stored(id).copy_(kept_[static_cast<size_t>(id)]);
+  for (int id = 0; id < parameters.size(); ++id)
+    if (!parameters.frozen(id)) parameters.stored(id).copy_(kept_[static_cast<size_t>(id)]);
   for (size_t i = 0; i < parameters.table().buffers().size(); ++i)
     parameters.buffer(static_cast<int>(i)).copy_(kept_[static_cast<size_t>(parameters.size()) + i]);
   parameters.update_values();

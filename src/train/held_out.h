@@ -47,7 +47,7 @@ class HeldOutWatch {
   int64_t best_iteration_ = -1;
   int64_t in_a_row_ = 0;  ///< evaluations since the best
   nlohmann::json figures_;
-  std::vector<at::Tensor> kept_;  ///< parameters, then buffers
+  std::vector<at::Tensor> kept_;  ///< parameters (frozen ones: empty), then buffers
 };
 
 }  // namespace farskip

@@ -63,6 +63,7 @@ void TrainingSession::calibrate_weights(const at::Tensor& tokens) {
   ParameterOptions options = parameters_->options();
   options.dtype = at::kFloat;
   options.keep_main = false;
+  options.frozen.clear();
   ParameterSet fitted(std::make_shared<const ParameterTable>(model_.config), options);
   load_checkpoint(student_folder(config_), fitted);
   CalibrationOptions calibration;
@@ -81,7 +82,7 @@ void TrainingSession::calibrate_weights(const at::Tensor& tokens) {
   }
   if (!report.accepted()) return;
   const at::NoGradGuard no_grad;
-  for (int id = 0; id < parameters_->size(); ++id) parameters_->main(id).copy_(fitted.value(id));
+  for (int id = 0; id < parameters_->size(); ++id) parameters_->stored(id).copy_(fitted.value(id));
   parameters_->update_values();
 }
 

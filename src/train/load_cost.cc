@@ -28,6 +28,12 @@ void log_load_cost(const std::string& folder, const LoadReport& report, Transpor
   }
   log_info(text);
   if (!report.unused().empty()) log_info(fmt::format("{}: {}", folder, report.unused()));
+  if (report.num_rounded > 0) {
+    log_warning(
+        fmt::format("{}: {} frozen tensors are of a finer type there than `dtype`, in which they are held and "
+                    "will be saved",
+                    folder, report.num_rounded));
+  }
 }
 
 }  // namespace farskip

@@ -23,16 +23,13 @@ AdamW::AdamW(ParameterSet& parameters, ParameterShards& shards, const TrainConfi
     FARSKIP_CHECK(parameters_.frozen(id) == (factors_[static_cast<size_t>(id)] == 0), parameters_.table()[id].name);
   }
   for (size_t slice = 0; slice < shards_.slices().size(); ++slice) {
-    const at::Tensor& main = shards_.main(slice);
-    for (auto* moments : {&exp_avgs_, &exp_avg_sqs_})
-      moments->push_back(frozen(slice) ? at::zeros({1}, main.options()).expand(main.sizes()) : at::zeros_like(main));
+    for (auto* moments : {&exp_avgs_, &exp_avg_sqs_}) moments->push_back(at::zeros_like(shards_.main(slice)));
   }
 }
 
 AdamW::SquaredNorms AdamW::squared_norms() {
   SquaredNorms norms;
   for (size_t slice = 0; slice < shards_.slices().size(); ++slice) {
-    if (frozen(slice)) continue;
     (parameters_.table()[shards_.slices()[slice].id].expert ? norms.experts : norms.replicated) +=
         nn::squared_norm(shards_.gradient(slice));
   }
@@ -41,7 +38,6 @@ AdamW::SquaredNorms AdamW::squared_norms() {
 
 void AdamW::forget() {
   for (size_t slice = 0; slice < shards_.slices().size(); ++slice) {
-    if (frozen(slice)) continue;
     exp_avgs_[slice].zero_();
     exp_avg_sqs_[slice].zero_();
   }
@@ -53,7 +49,6 @@ void AdamW::step(const StepRates& rates, double gradient_norm) {
   ++num_steps_;
   const double divisor = clip_ > 0 ? std::max(1.0, gradient_norm / clip_) : 1.0;
   for (size_t slice = 0; slice < shards_.slices().size(); ++slice) {
-    if (frozen(slice)) continue;
     const ParameterInfo& info = parameters_.table()[shards_.slices()[slice].id];
     const bool decoupled = info.stage == Stage::embed || info.stage == Stage::head;
     const double factor = factors_[static_cast<size_t>(info.id)];

@@ -10,11 +10,10 @@ namespace farskip {
 
 class AdamW {
  public:
-  /// REQUIRES: freeze_parameters(parameters, config) was called before the shards were made.
+  /// REQUIRES: `parameters` are frozen as `config` says (frozen_parameters()).
   AdamW(ParameterSet& parameters, ParameterShards& shards, const TrainConfig& config);
 
-  /// Sum of squared gradients of what this rank keeps and does not freeze, fp64: of weights that all ranks hold, and of
-  /// experts.
+  /// Sum of squared gradients of what this rank keeps, fp64: of weights that all ranks hold, and of experts.
   struct SquaredNorms {
     double replicated = 0;
     double experts = 0;
@@ -22,7 +21,7 @@ class AdamW {
   SquaredNorms squared_norms();
 
   /// One update with the gradients of the shards, each divided by max(1, norm / clip_grad). Updates the values of what
-  /// is not shared out. Rates are scaled, parameters frozen, by parameter_rates(). Weight decay is for all but biases
+  /// is not shared out. Rates are scaled by parameter_rates(). Weight decay is for all but biases
   /// and vectors (norms), as in Megatron; embedding and head have the decoupled_lr.
   void step(const StepRates& rates, double gradient_norm);
 
@@ -33,12 +32,9 @@ class AdamW {
   /// For restoring a run.
   void set_num_steps(int64_t num_steps) { num_steps_ = num_steps; }
   const ParameterShards& shards() const { return shards_; }
-  /// The moments of a slice, fp32 [size]; of frozen parameters zeros that have no memory and are not written to.
+  /// The moments of a slice, fp32 [size].
   const at::Tensor& exp_avg(size_t slice) const { return exp_avgs_.at(slice); }
   const at::Tensor& exp_avg_sq(size_t slice) const { return exp_avg_sqs_.at(slice); }
-
-  /// Whether a slice is of a frozen parameter.
-  bool frozen(size_t slice) const { return parameters_.frozen(shards_.slices()[slice].id); }
 
  private:
   ParameterSet& parameters_;

@@ -76,11 +76,10 @@ std::vector<double> parameter_rates(const ParameterTable& table, const TrainConf
   return factors;
 }
 
-void freeze_parameters(ParameterSet& parameters, const TrainConfig& config) {
-  const auto factors = parameter_rates(parameters.table(), config);
-  for (int id = 0; id < parameters.size(); ++id) {
-    if (factors[static_cast<size_t>(id)] == 0) parameters.freeze(id);
-  }
+std::vector<bool> frozen_parameters(const ParameterTable& table, const TrainConfig& config) {
+  std::vector<bool> frozen;
+  for (const double factor : parameter_rates(table, config)) frozen.push_back(factor == 0);
+  return frozen;
 }
 
 FrozenWeights frozen_weights(const ModelConfig& model, const TrainConfig& config) {

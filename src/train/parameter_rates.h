@@ -21,10 +21,10 @@ bool matches_pattern(const std::string& pattern, const std::string& name);
 /// multiplier that is no number >= 0.
 std::vector<double> parameter_rates(const ParameterTable& table, const TrainConfig& config);
 
-/// Freezes the parameters whose factor is 0.
-void freeze_parameters(ParameterSet& parameters, const TrainConfig& config);
+/// By parameter, whether its factor is 0.
+std::vector<bool> frozen_parameters(const ParameterTable& table, const TrainConfig& config);
 
-/// How many weights that are.
+/// How many weights these are.
 FrozenWeights frozen_weights(const ModelConfig& model, const TrainConfig& config);
 
 }  // namespace farskip

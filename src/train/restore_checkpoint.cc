@@ -66,12 +66,10 @@ TrainingState restore_checkpoint(const std::string& root, ParameterSet& paramete
     for (const StateRun& run :
          state_runs(parameters.table(), shards.slices(), parameters.first_expert(), parameters.num_local_experts())) {
       auto part = [&](const at::Tensor& slice) { return slice.narrow(0, run.at, run.size); };
-      if (!parameters.frozen(run.parameter)) {
-        const bool there = state_of.contains("exp_avg", run.tensor);
-        part(optimizer.exp_avg(run.slice)).copy_(there ? state_of.read("exp_avg", run) : none);
-        part(optimizer.exp_avg_sq(run.slice)).copy_(there ? state_of.read("exp_avg_sq", run) : none);
-        without_moments += !there;
-      }
+      const bool there = state_of.contains("exp_avg", run.tensor);
+      part(optimizer.exp_avg(run.slice)).copy_(there ? state_of.read("exp_avg", run) : none);
+      part(optimizer.exp_avg_sq(run.slice)).copy_(there ? state_of.read("exp_avg_sq", run) : none);
+      without_moments += !there;
       const at::Tensor& main = shards.main(run.slice);
       if (state_of.contains("main", run.tensor)) {
         part(main).copy_(state_of.read("main", run));

@@ -96,9 +96,9 @@ TrainingSession::TrainingSession(const TrainConfig& config, World& world, Sample
   options.dtype = config_.dtype == TrainDtype::bf16 ? at::kBFloat16 : at::kFloat;
   options.expert_rank = world.rank() % layout_.ep;
   options.expert_ranks = layout_.ep;
+  options.frozen = frozen_parameters(*table, config_);
   parameters_ = std::make_unique<ParameterSet>(table, options);
   load_weights(samples, calibration_tokens);
-  freeze_parameters(*parameters_, config_);
   shards_ = std::make_unique<ParameterShards>(*parameters_, layout_, world.rank(), config_.use_distributed_optimizer);
   StageMathOptions math;
   math.expert_ranks = layout_.ep;

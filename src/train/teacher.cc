@@ -81,6 +81,7 @@ Teacher::Teacher(const TrainConfig& config, const TeacherModel& model, const Par
                  const Layout& layout, Transport& world) {
   ParameterOptions options = of_student;
   options.keep_main = false;
+  options.frozen.clear();
   parameters_ = std::make_unique<ParameterSet>(std::make_shared<const ParameterTable>(model.config), options);
   const std::string folder = teacher_folder(config);
   log_load_cost(folder, load_checkpoint(folder, *parameters_), world);

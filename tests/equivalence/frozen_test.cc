@@ -65,7 +65,7 @@ TEST(FrozenWeights, ChangeNoOtherGradient) {
   }
 }
 
-TEST(FrozenWeights, HaveNeitherGradientsNorMomentsNorTraffic) {
+TEST(FrozenWeights, HaveNeitherCompanionsNorTraffic) {
   for (const Trial& trial : layouts(half)) {
     on_ranks(trial, [&](World& world) {
       TrainingSession session = make_session(trial, world);
@@ -83,6 +83,9 @@ TEST(FrozenWeights, HaveNeitherGradientsNorMomentsNorTraffic) {
       session.gather_weights();
       for (int id = 0; id < parameters.size(); ++id) {
         EXPECT_EQ(parameters.has_grad(id), !parameters.frozen(id)) << parameters.table()[id].name;
+        if (parameters.frozen(id)) {
+          EXPECT_TRUE(parameters.stored(id).is_same(parameters.value(id)));
+        }
         EXPECT_EQ(hash_of(parameters.value(id)) == before[id], parameters.frozen(id)) << parameters.table()[id].name;
       }
       for (const auto& [stage, sent] : bytes)
@@ -91,9 +94,8 @@ TEST(FrozenWeights, HaveNeitherGradientsNorMomentsNorTraffic) {
       const AdamW& optimizer = session.optimizer();
       for (size_t i = 0; i < optimizer.shards().slices().size(); ++i) {
         const auto& slice = optimizer.shards().slices()[i];
-        const size_t elements = parameters.frozen(slice.id) ? 1 : static_cast<size_t>(slice.size);
-        EXPECT_EQ(optimizer.exp_avg(i).storage().nbytes(), 4 * elements) << parameters.table()[slice.id].name;
-        EXPECT_EQ(optimizer.exp_avg_sq(i).numel(), slice.size);
+        EXPECT_FALSE(parameters.frozen(slice.id)) << parameters.table()[slice.id].name;
+        EXPECT_EQ(optimizer.exp_avg(i).numel(), slice.size);
       }
     });
   }

@@ -302,7 +302,7 @@ Outcome run_order(const Trial& trial, const Order& order) { return run_orders(tr
 std::map<std::string, at::Tensor> named_pieces(ParameterSet& parameters, bool gradients) {
   std::map<std::string, at::Tensor> pieces;
   for (const ParameterInfo& info : parameters.table().parameters()) {
-    const at::Tensor& tensor = gradients ? parameters.main_grad(info.id) : parameters.main(info.id);
+    const at::Tensor& tensor = gradients ? parameters.main_grad(info.id) : parameters.stored(info.id);
     parameters.for_each_piece(info.id, tensor, [&](const TensorPiece& piece, const at::Tensor& block) {
       pieces[piece.name] = block.clone();
     });

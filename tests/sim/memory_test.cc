@@ -68,14 +68,16 @@ TEST(MemoryPlan, ExpertRanksDivideTheExperts) {
   EXPECT_NEAR(one.plan().weights - four.plan().weights, 4 * experts * 3 / 4, 1);
 }
 
-TEST(MemoryPlan, FrozenWeightsHaveNeitherGradientsNorMoments) {
+TEST(MemoryPlan, FrozenWeightsHaveNoCompanions) {
   Case trained, frozen;
   trained.ep = frozen.ep = 2;
-  frozen.load.frozen = {{{1, Stage::qkv}, 1000}, {{1, Stage::experts}, 600}};
+  trained.load.bytes_per_value = frozen.load.bytes_per_value = 2;
+  frozen.load.frozen = {{{1, Stage::qkv}, 1000}, {{1, Stage::route}, 40}, {{1, Stage::experts}, 600}};
   const MemoryPlan a = trained.plan(), b = frozen.plan();
   EXPECT_EQ(a.weights, b.weights);
-  EXPECT_DOUBLE_EQ(a.gradients - b.gradients, 4 * (1000 + 300));
-  EXPECT_DOUBLE_EQ(a.moments - b.moments, 8 * (1000 + 300));
+  EXPECT_DOUBLE_EQ(a.gradients - b.gradients, 4 * (1000 + 40 + 300));
+  EXPECT_DOUBLE_EQ(a.moments - b.moments, 8 * (1000 + 40 + 300));
+  EXPECT_DOUBLE_EQ(a.masters - b.masters, 4 * (1000 + 300)) << "a router's weights are in fp32 themselves";
 }
 
 TEST(MemoryPlan, ReplicasShareOptimizerState) {
