@@ -43,7 +43,7 @@ test: build ## build, then every test that takes no more than minutes
 	@cmake --build build -j $(JOBS)
 	@ctest --test-dir build --output-on-failure -j $(TEST_JOBS)
 
-test-long: deps venv ## sanitizers, fuzzing, soak, other compilers and peers: hours (ONLY=PATTERN for some)
+test-long: deps venv ## sanitizers, fuzzing, soak, other compilers and peers: about an hour (ONLY=PATTERN for some)
 	@scripts/test_long.sh $(ONLY)
 
 demo: build ## train a small mixture-of-experts model on two ranks and see its overlap
