@@ -31,7 +31,7 @@ void log_load_cost(const std::string& folder, const LoadReport& report, Transpor
   if (report.num_rounded > 0) {
     log_warning(
         fmt::format("{}: {} frozen tensors are of a finer type there than `dtype`, in which they are held and "
-                    "will be saved",
+                    "will be saved (counted on rank 0)",
                     folder, report.num_rounded));
   }
 }
